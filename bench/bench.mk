@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# The benchmark suite: `make bench` builds the workloads and runs everything (about an hour on two
+# cores), `make bench-quick` a reduced round for a first look. Works alone too: make -f bench/bench.mk
+
+BUILD ?= build
+CC ?= cc
+CXX ?= c++
+BENCH_ARGS ?=
+
+BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -pthread
+# Without these the compiler removes or merges the very calls that are to be measured.
+BENCH_CFLAGS := -std=gnu11 $(BENCH_FLAGS) -fno-builtin-malloc -fno-builtin-free \
+                -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-aligned_alloc
+BENCH_CXXFLAGS := -std=c++20 $(BENCH_FLAGS)
+
+BENCH_PROGRAMS := $(patsubst bench/workloads/%.c,$(BUILD)/bench/%,$(wildcard bench/workloads/*.c)) \
+                  $(patsubst bench/workloads/%.cc,$(BUILD)/bench/%,$(wildcard bench/workloads/*.cc)) \
+                  $(patsubst bench/support/%.c,$(BUILD)/bench/%,$(wildcard bench/support/*.c))
+
+.PHONY: bench bench-build bench-quick
+# Named first so that it is the default when this file is used alone.
+bench-build: $(BENCH_PROGRAMS)
+
+bench: bench-build $(BENCH_SUBJECT)
+	python3 bench/run.py --build $(BUILD) $(BENCH_ARGS)
+
+bench-quick: bench-build $(BENCH_SUBJECT)
+	python3 bench/run.py --build $(BUILD) --quick $(BENCH_ARGS)
+
+$(BUILD)/bench/%: bench/workloads/%.c bench/workloads/bench.h
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) $< -o $@
+
+$(BUILD)/bench/%: bench/workloads/%.cc bench/workloads/bench.h
+	@mkdir -p $(@D)
+	$(CXX) $(BENCH_CXXFLAGS) $< -o $@
+
+# The launchers are static: what they hold in memory is a floor of what they can measure.
+$(BUILD)/bench/measure $(BUILD)/bench/startup: $(BUILD)/bench/%: bench/support/%.c
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) -static $< -o $@
+
+$(BUILD)/bench/%: bench/support/%.c bench/workloads/bench.h
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) $< -o $@
