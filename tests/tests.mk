@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds the tests: programs to be run under the preload, the model test and the unit tests.
+# Included by the top Makefile, which gives BUILD, CC and CXX and owns `check` and `test`.
+
+BUILD ?= build
+CC ?= gcc
+CXX ?= g++
+
+TESTS_OUT := $(BUILD)/tests
+# -fno-builtin keeps the compiler from folding a malloc with its free: the calls are the test.
+TESTS_FLAGS := -O1 -g -pthread -fno-builtin -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-deprecated-declarations \
+               -D_GNU_SOURCE -Itests/support -Iinclude
+TESTS_CFLAGS := -std=gnu11 $(TESTS_FLAGS)
+TESTS_CXXFLAGS := -std=c++20 $(TESTS_FLAGS)
+TESTS_LIBS := -ldl -lrt -lm
+
+# A program may ask for more flags by a head comment: `// build: FLAGS`.
+tests_own_flags = $$(sed -n 's,^// build: ,,p' $<)
+
+TESTS_PROGRAMS := \
+  $(patsubst tests/preload/%.c,$(TESTS_OUT)/preload/%,$(wildcard tests/preload/*.c)) \
+  $(patsubst tests/preload/%.cc,$(TESTS_OUT)/preload/%,$(wildcard tests/preload/*.cc)) \
+  $(patsubst tests/model/%.cc,$(TESTS_OUT)/model/%,$(wildcard tests/model/*.cc))
+TESTS_PLUGINS := \
+  $(patsubst tests/preload/plugins/%.c,$(TESTS_OUT)/preload/plugins/%.so,$(wildcard tests/preload/plugins/*.c)) \
+  $(patsubst tests/preload/plugins/%.cc,$(TESTS_OUT)/preload/plugins/%.so,$(wildcard tests/preload/plugins/*.cc))
+TESTS_BROKEN := \
+  $(patsubst tests/support/broken_%.c,$(TESTS_OUT)/support/broken_%.so,$(wildcard tests/support/broken_*.c))
+TESTS_HEADERS := $(wildcard tests/support/*.h)
+
+$(TESTS_OUT)/preload/%: tests/preload/%.c $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CC) $(TESTS_CFLAGS) $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+$(TESTS_OUT)/preload/%: tests/preload/%.cc $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CXX) $(TESTS_CXXFLAGS) $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+$(TESTS_OUT)/model/%: tests/model/%.cc $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CXX) $(TESTS_CXXFLAGS) -O2 $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+$(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.c $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CC) $(TESTS_CFLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+$(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.cc $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CXX) $(TESTS_CXXFLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+$(TESTS_OUT)/support/%.so: tests/support/%.c tests/tests.mk
+	@mkdir -p $(@D)
+	$(CC) $(TESTS_CFLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+
+# Unit tests: one Criterion binary for each layer that has tests, linked with the archives of that
+# layer and of the layers below it only, so that an upward call fails to link here as well.
+TESTS_LAYERS := base plat sync heap world gc sched posix diag boot interpose
+TESTS_UNIT_CXXFLAGS := -std=c++20 -O1 -g -pthread -Wall -Wextra -Werror -D_GNU_SOURCE \
+                       -Ilib -Iinclude -Itests/support $(UNIT_CXXFLAGS)
+tests_below = $(call tests_walk,$(1),$(TESTS_LAYERS))
+tests_walk = $(if $(2),$(firstword $(2)) $(if $(filter $(1),$(firstword $(2))),,$(call \
+  tests_walk,$(1),$(wordlist 2,99,$(2)))))
+tests_reverse = $(if $(1),$(call tests_reverse,$(wordlist 2,99,$(1))) $(firstword $(1)))
+# Layers without a source file have no archive.
+tests_archives = $(foreach l,$(call tests_reverse,$(call tests_below,$(1))),$(if \
+  $(wildcard lib/$(l)/*.cc lib/$(l)/*.S),$(BUILD)/lib$(l).a))
+
+TESTS_UNIT :=
+define tests_unit_rule
+TESTS_UNIT += $(TESTS_OUT)/unit/$(1)
+$(TESTS_OUT)/unit/$(1).d/%.o: tests/unit/$(1)/%.cc $(TESTS_HEADERS) tests/tests.mk
+	@mkdir -p $$(@D)
+	$$(CXX) $$(TESTS_UNIT_CXXFLAGS) -MMD -MP -c $$< -o $$@
+$(TESTS_OUT)/unit/$(1): $(patsubst tests/unit/$(1)/%.cc,$(TESTS_OUT)/unit/$(1).d/%.o,$(wildcard \
+  tests/unit/$(1)/*_test.cc)) $(call tests_archives,$(1))
+	$$(CXX) $$(UNIT_LDFLAGS) -pthread $$^ -o $$@ -lcriterion -ldl -lrt
+-include $(patsubst tests/unit/$(1)/%.cc,$(TESTS_OUT)/unit/$(1).d/%.d,$(wildcard tests/unit/$(1)/*_test.cc))
+endef
+$(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),$(eval $(call tests_unit_rule,$(l)))))
+
+.PHONY: tests-build tests-programs tests-unit tests-quick tests-all tests-self tests-native
+tests-unit: $(TESTS_UNIT)
+tests-programs: $(TESTS_PROGRAMS) $(TESTS_PLUGINS) $(TESTS_BROKEN)
+tests-build: tests-programs tests-unit
+
+tests-quick: tests-build
+	tests/run.sh --quick
+
+tests-all: tests-build
+	tests/run.sh --all
+
+# The same programs over the C library's own malloc: shows that the tests themselves are right.
+tests-native: tests-build
+	tests/run.sh --all --native
+
+# Runs the tests over allocators that are broken on purpose: each fault must be noticed.
+tests-self: tests-build
+	tests/selftest.sh
