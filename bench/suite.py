@@ -32,7 +32,7 @@ OWN = [
     own("solver", "symbolic, terms and backtracking", "solver", "solver 10 50"),
     own("nbody", "octree, rebuilt each step", "nbody", "nbody 60000 2"),
     own("server", "objects handed to the next thread", "server", "server 4 20"),
-    own("pipeline", "2 threads allocate, 2 free", "pipeline", "pipeline 2 2 700"),
+    own("pipeline", "2 threads allocate, 2 free", "pipeline", "pipeline 2 2 1200"),
     own("mailbox", "mixed sizes swapped by 4 threads", "mailbox", "mailbox 4 6"),
     own("sharing-active", "false sharing, own objects", "sharing active", "sharing active 2 400"),
     own("sharing-passive", "false sharing, inherited", "sharing passive", "sharing passive 2 400"),

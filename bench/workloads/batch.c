@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches: allocate n objects, free them last-in-first-out or first-in-first-out, with n cycling
-// from a handful to ten thousand and a new size mix for each batch.
+// from a handful to two thousand and a new size mix for each batch.
 //   batch lifo|fifo [objects in all]
 #include "bench.h"
 
-enum { kLargestBatch = 10000 };
+enum { kLargestBatch = 2000 };
 
 int main(int argc, char** argv) {
   const int fifo = argc > 1 && strcmp(argv[1], "fifo") == 0;
   const long total = Argument(argc, argv, 2, 20000000);
-  static const long lengths[] = {10, 100, 1000, 100, kLargestBatch, 100, 1000, 1000};
+  static const long lengths[] = {10, 100, 1000, 30, 300, 100, 1000, kLargestBatch};
   static unsigned char* blocks[kLargestBatch];
   Rng rng = RngSeed(19);
   uint64_t sum = 0;

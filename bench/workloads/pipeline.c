@@ -64,8 +64,8 @@ static void* Consume(void* unused) {
 int main(int argc, char** argv) {
   const long producers = Argument(argc, argv, 1, 2);
   const long consumers = Argument(argc, argv, 2, 2);
-  g_batches = Argument(argc, argv, 3, 3500);
-  g_batch_size = Argument(argc, argv, 4, 2000);
+  g_batches = Argument(argc, argv, 3, 6000);
+  g_batch_size = Argument(argc, argv, 4, 1000);
   Expect(producers > 0 && consumers > 0 && producers + consumers <= 64, "thread counts");
   g_expected = producers * g_batches;
   pthread_t threads[64];
