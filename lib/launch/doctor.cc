@@ -53,8 +53,9 @@ std::string Chosen(const std::string& line) {
 
 std::string Answer(int error) {
   if (error == 0) return "yes";
-  const char* name = strerrorname_np(error);
-  return std::string("no (") + (name != nullptr ? name : "unknown error") + ")";
+  const char* name = error < 0 ? sigabbrev_np(-error) : strerrorname_np(error);
+  if (name == nullptr) return "no";
+  return std::string("no (") + (error < 0 ? "SIG" : "") + name + ")";
 }
 
 std::string Available(const char* part, bool available) {
@@ -142,33 +143,29 @@ void AddCpu(Rows* rows) {
   rows->push_back({"FSGSBASE", fsgsbase ? "yes" : "no", Available("scheduler", fsgsbase)});
 }
 
+void AddProbe(const char* what, int (*probe)(), const char* part, Rows* rows) {
+  const int error = ProbeInChild(probe);
+  rows->push_back({what, Answer(error), Available(part, error == 0)});
+}
+
 void AddKernelFacilities(Rows* rows) {
-  uint64_t features = 0;
-  const int uffd = ProbeUserfaultfd(&features);
-  const bool async = (features & kUffdWpAsync) != 0 && (features & kUffdWpUnpopulated) != 0;
-  rows->push_back({"userfaultfd", Answer(uffd), Available("collector", uffd == 0)});
-  rows->push_back(
-      {"  asynchronous write-protect", async ? "yes" : "no", Available("collector", async)});
-  const int scan = ProbePagemapScan();
-  rows->push_back({"PAGEMAP_SCAN", Answer(scan), Available("collector", scan == 0)});
-  const int guard = ProbeGuardInstall();
-  rows->push_back({"MADV_GUARD_INSTALL", Answer(guard), Available("scheduler", guard == 0)});
-  const int membarrier = ProbeMembarrier();
-  rows->push_back(
-      {"membarrier (expedited)", Answer(membarrier), Available("scheduler", membarrier == 0)});
-  const int rseq = ProbeRseq();
-  rows->push_back({"rseq", Answer(rseq), Available("scheduler", rseq == 0)});
+  AddProbe("userfaultfd", ProbeUserfaultfd, "collector", rows);
+  AddProbe("  asynchronous write-protect", ProbeAsyncWriteProtect, "collector", rows);
+  AddProbe("PAGEMAP_SCAN", ProbePagemapScan, "collector", rows);
+  AddProbe("MADV_GUARD_INSTALL", ProbeGuardInstall, "scheduler", rows);
+  AddProbe("membarrier (expedited)", ProbeMembarrier, "scheduler", rows);
+  AddProbe("rseq", ProbeRseq, "scheduler", rows);
 }
 
 void AddRestrictions(Rows* rows) {
   const std::string scope = ReadLine("/proc/sys/kernel/yama/ptrace_scope");
-  rows->push_back({"ptrace scope", scope.empty() ? "0 (no Yama)" : scope, ""});
+  const bool no_yama = scope.empty() && access("/proc/sys/kernel", F_OK) == 0;
+  rows->push_back({"ptrace scope", no_yama ? "0 (no Yama)" : OrUnknown(scope), ""});
   const int seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
   rows->push_back({"seccomp", seccomp == 0 ? "off" : seccomp > 0 ? "filter" : kUnknown, ""});
   rows->push_back(
       {"perf_event_paranoid", OrUnknown(ReadLine("/proc/sys/kernel/perf_event_paranoid")), ""});
-  const int cycles = ProbeCycleCounter();
-  rows->push_back({"perf hardware counters", Answer(cycles), Available("benchmarks", cycles == 0)});
+  AddProbe("perf hardware counters", ProbeCycleCounter, "benchmarks", rows);
 }
 
 }  // namespace

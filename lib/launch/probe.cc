@@ -13,7 +13,10 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <cstdint>
 
 #include "boot/procs.h"
 
@@ -21,8 +24,10 @@ namespace undergo::launch {
 
 namespace {
 
-constexpr int kUserModeOnly = 1;    // UFFD_USER_MODE_ONLY
-constexpr int kGuardInstall = 102;  // MADV_GUARD_INSTALL
+constexpr int kUserModeOnly = 1;              // UFFD_USER_MODE_ONLY
+constexpr uint64_t kWpUnpopulated = 1 << 13;  // UFFD_FEATURE_WP_UNPOPULATED
+constexpr uint64_t kWpAsync = 1 << 15;        // UFFD_FEATURE_WP_ASYNC
+constexpr int kGuardInstall = 102;            // MADV_GUARD_INSTALL
 
 struct PagemapScan {
   uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -57,19 +62,43 @@ class Page {
 
 int ErrnoIf(bool failed) { return failed ? errno : 0; }
 
-}  // namespace
-
-int ProbeUserfaultfd(uint64_t* features) {
-  *features = 0;
+// Opens a userfaultfd and asks for its features.
+int UffdFeatures(uint64_t* features) {
   const long fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly);
   if (fd < 0) return errno;
   uffdio_api api;
   memset(&api, 0, sizeof(api));
   api.api = UFFD_API;
   const int error = ErrnoIf(ioctl(static_cast<int>(fd), UFFDIO_API, &api) != 0);
-  if (error == 0) *features = api.features;
+  *features = api.features;
   close(static_cast<int>(fd));
   return error;
+}
+
+}  // namespace
+
+int ProbeInChild(int (*probe)()) {
+  const pid_t child = fork();
+  if (child < 0) return errno;
+  if (child == 0) _exit(probe());  // errno numbers fit an exit status
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0) {
+    if (errno != EINTR) return errno;
+  }
+  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int ProbeUserfaultfd() {
+  uint64_t features = 0;
+  return UffdFeatures(&features);
+}
+
+int ProbeAsyncWriteProtect() {
+  uint64_t features = 0;
+  const int error = UffdFeatures(&features);
+  if (error != 0) return error;
+  constexpr uint64_t kNeeded = kWpUnpopulated | kWpAsync;
+  return (features & kNeeded) == kNeeded ? 0 : ENOSYS;
 }
 
 int ProbePagemapScan() {

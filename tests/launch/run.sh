@@ -84,6 +84,13 @@ refuse unknown-short-option 2 '"-x"' "$undergo" -x ./show
 refuse option-without-value 2 '"--gogc" needs a value' "$undergo" --gogc
 expect doctor 0 '^PAGEMAP_SCAN ' "$undergo" doctor
 expect doctor-procs 0 '^GOMAXPROCS +3 \(set\)' "$undergo" --gomaxprocs=3 doctor
+expect doctor-unprivileged 0 '^rseq ' as_nobody "$undergo" doctor
+if unshare -m true 2>/dev/null && [ -x /bin/umount ]; then
+  expect doctor-without-proc 0 '^PAGEMAP_SCAN +no \(ENOENT\)' \
+    unshare -m sh -c "umount -l /proc /sys; exec $undergo doctor"
+else skip doctor-without-proc 'no right to unmount'; fi
+expect doctor-limited 0 '^address space limit +200000 KiB' \
+  sh -c "ulimit -v 200000; exec $undergo doctor"
 refuse doctor-with-argument 2 'doctor takes no argument' "$undergo" doctor me
 refuse audit-does-not-exist-yet 127 'audit' "$undergo" audit
 
