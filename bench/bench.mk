@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# The benchmark suite: `make bench` builds the workloads and runs everything (about an hour on two
-# cores), `make bench-quick` a reduced round for a first look. Works alone too: make -f bench/bench.mk
+# The benchmark suite: `make bench` builds the workloads and runs everything (about a quarter of an
+# hour), `make bench-quick` a reduced round for a first look, `make bench-demo` two real programs.
+# Works alone too: make -f bench/bench.mk
 
 BUILD ?= build
 CC ?= cc
@@ -17,7 +18,7 @@ BENCH_PROGRAMS := $(patsubst bench/workloads/%.c,$(BUILD)/bench/%,$(wildcard ben
                   $(patsubst bench/workloads/%.cc,$(BUILD)/bench/%,$(wildcard bench/workloads/*.cc)) \
                   $(patsubst bench/support/%.c,$(BUILD)/bench/%,$(wildcard bench/support/*.c))
 
-.PHONY: bench bench-build bench-quick
+.PHONY: bench bench-build bench-quick bench-demo
 # Named first so that it is the default when this file is used alone.
 bench-build: $(BENCH_PROGRAMS)
 
@@ -26,6 +27,9 @@ bench: bench-build $(BENCH_SUBJECT)
 
 bench-quick: bench-build $(BENCH_SUBJECT)
 	python3 bench/run.py --build $(BUILD) --quick $(BENCH_ARGS)
+
+bench-demo: bench-build $(BENCH_SUBJECT)
+	python3 bench/run.py --build $(BUILD) --demo $(BENCH_ARGS)
 
 $(BUILD)/bench/%: bench/workloads/%.c bench/workloads/bench.h
 	@mkdir -p $(@D)

@@ -39,6 +39,11 @@ class Summary:
     def rows(self):
         return list(self.medians)
 
+    def subject(self):
+        """Whom the bars are for: undergo, or the last of the peers while it is not there."""
+        others = [name for name in self.names if name != self.baseline]
+        return "undergo" if "undergo" in others else others[-1] if others else ""
+
     def value(self, row, name, key):
         return self.medians[row].get(name, {}).get(key)
 
@@ -122,7 +127,21 @@ def ratio_table(summary):
     for name in others:
         means += [number(geometric_mean(summary.ratios(name, "cpu_s").values()), 3), "",
                   number(geometric_mean(summary.ratios(name, "rss_kb").values()), 3), ""]
-    return text_table(rows + [means])
+    pairs = ["%s %s" % (name, number(summary.metric("hotpair", name, "ns_per_pair")))
+             for name in summary.names if summary.metric("hotpair", name, "ns_per_pair")]
+    return text_table(rows + [means]) + ("\nhotpair, ns: " + "  ".join(pairs) if pairs else "")
+
+
+def plain_table(summary):
+    """One line per program and allocator, in plain figures."""
+    rows = [["program", "under", "CPU s", "wall s", "peak RSS MB", "page faults"]]
+    for row in summary.rows():
+        for name in summary.names:
+            values = [summary.value(row, name, key) for key in ("cpu_s", "wall_s", "rss_kb", "minor_faults")]
+            if None not in values:
+                rows.append([row, name, number(values[0]), number(values[1]), number(values[2] / 1024, 1),
+                             number(values[3], 0)])
+    return text_table(rows)
 
 
 def best_ratio(summary, row, name):
@@ -134,13 +153,16 @@ def best_ratio(summary, row, name):
     return min(run["cpu_s"] for run in runs[name]) / base if base else None
 
 
-def bars_table(summary, name, separator=None):
-    rows = [["figure", name, "must", "aim", "verdict"]]
-    for figure, value, must, aim, unit in summary.bars(name):
-        unit = " " + unit if unit else ""
-        rows.append([figure, number(value, 3) + (unit if value is not None else ""),
-                     "<= " + number(must), "<= " + number(aim), verdict(value, must, aim)])
-    return text_table(rows) if separator is None else markdown_table(rows)
+def bars_table(summary, name, layout):
+    """The bars for one allocator, with the values of the others beside them."""
+    others = [other for other in summary.names if other not in (name, summary.baseline)]
+    columns = [summary.bars(other) for other in others]
+    rows = [["figure", name, "must", "aim", "verdict"] + others]
+    for index, (figure, value, must, aim, unit) in enumerate(summary.bars(name)):
+        rows.append([figure, number(value, 3) + (" " + unit if unit and value is not None else ""),
+                     "<= " + number(must), "<= " + number(aim), verdict(value, must, aim)]
+                    + [number(column[index][1], 3) for column in columns])
+    return layout(rows)
 
 
 def markdown_table(rows):
@@ -158,9 +180,8 @@ def markdown(summary, kinds):
     for entry in results["wrong"]:
         out += ["", "**WRONG: %s under %s: %s** (left out of the means)"
                 % (entry["row"], entry["allocator"], entry["message"])]
-    for name in summary.names:
-        if name == "undergo" or (name != base and "undergo" not in summary.names):
-            out += ["", "## Bars: %s" % name, "", bars_table(summary, name, "markdown")]
+    if summary.subject():
+        out += ["", "## Bars", "", bars_table(summary, summary.subject(), markdown_table)]
     for title, key, scale, digits in (("CPU time, seconds", "cpu_s", 1, 2), ("Wall time, seconds", "wall_s", 1, 2),
                                       ("Peak RSS, MB", "rss_kb", 1 / 1024, 1),
                                       ("Minor page faults", "minor_faults", 1, 0)):

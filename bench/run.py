@@ -47,6 +47,8 @@ def parse_arguments():
                         help="of glibc, jemalloc, mimalloc, tcmalloc, undergo and the added ones")
     parser.add_argument("--ab", nargs=2, metavar=("A.so", "B.so"),
                         help="compare two builds of undergo over a few workloads; ratios are B to A")
+    parser.add_argument("--demo", action="store_true",
+                        help="redis and python once, natively, under jemalloc and under undergo")
     parser.add_argument("--undergo-env", default="gc=off,sched=off", metavar="TEXT",
                         help="value of UNDERGO for undergo's runs (default: %(default)s)")
     parser.add_argument("--output", metavar="DIR",
@@ -55,6 +57,8 @@ def parse_arguments():
     parser.add_argument("--list", action="store_true", help="list the workloads and end")
     parser.add_argument("extra", nargs="*", metavar="NAME=PATH", help="further libraries to preload")
     args = parser.parse_args()
+    if args.demo:
+        args.only, args.rounds = args.only or "redis,python", args.rounds or 1
     if args.rounds is None:
         args.rounds = 1 if args.quick else 5
     if args.rounds < 1:
@@ -84,6 +88,8 @@ def choose_allocators(parser, args):
         found.append(Allocator("undergo", ours, True))
     found += [Allocator(text.partition("=")[0], os.path.abspath(text.partition("=")[2]),
                         text.startswith("undergo")) for text in args.extra]
+    if args.demo and not args.allocators:
+        return [allocator for allocator in found if allocator.name not in ("mimalloc", "tcmalloc")]
     if not args.allocators:
         return found
     known = {allocator.name: allocator for allocator in found}
@@ -148,8 +154,12 @@ class Session:
             if missing:
                 say("%s is left out: %s not installed" % (row.name, ", ".join(missing)))
                 continue
-            self.runner.prepare(row)
-            self.expected[row.name] = self.runner.run(row, native)["checksum"]
+            try:
+                self.runner.prepare(row)
+                self.expected[row.name] = self.runner.run(row, native)["checksum"]
+            except runner.Failed as failure:
+                self.fail(row.name, native, str(failure))
+                continue
             self.results["runs"][row.name] = {allocator.name: [] for allocator in self.allocators}
             ready.append(row)
         return ready
@@ -315,12 +325,12 @@ def main():
     if problem:
         say(problem)
     summary = report.Summary(session.results)
-    if any(session.results["runs"].values()):
+    if args.demo:
+        print(report.plain_table(summary))
+    elif any(session.results["runs"].values()):
         print(report.ratio_table(summary))
-    if not args.ab:
-        for name in summary.names:
-            if name == "undergo":
-                print("\n" + report.bars_table(summary, name))
+    if (full or startup or fork) and summary.subject():
+        print("\n" + report.bars_table(summary, summary.subject(), report.text_table))
     for entry in session.results["wrong"]:
         print("WRONG: %(row)s under %(allocator)s: %(message)s" % entry)
     say("results are in %s" % folder)

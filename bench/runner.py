@@ -22,6 +22,10 @@ class Failed(Exception):
     """A run that crashed, hung, or computed something else."""
 
 
+class NotStarted(Exception):
+    """A server that did not come up; the port may have been taken meanwhile."""
+
+
 class Runner:
     def __init__(self, build, quick, undergo_env):
         self.bench = os.path.dirname(os.path.abspath(__file__))
@@ -130,7 +134,7 @@ class Runner:
         for _ in range(3):  # the port may be taken between choosing and binding it
             try:
                 return self.run_redis_once(allocator, env, free_port())
-            except ConnectionError as error:
+            except NotStarted as error:
                 last = error
         raise Failed("redis-server did not start: %s" % last)
 
@@ -145,8 +149,8 @@ class Runner:
             env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             pid = int(self.wait_for_redis(server, port))
-            if "redis-server" not in open("/proc/%d/cmdline" % pid, encoding="ascii").read():
-                raise ConnectionError("somebody else's server on the port")
+            if os.getsid(pid) != server.pid:
+                raise NotStarted("somebody else's server on the port")
             scale = 5 if self.quick else 1
             for load in REDIS_LOADS:
                 requests = str(load[0] // scale)
@@ -157,8 +161,8 @@ class Runner:
             checks = [redis_call(port, *call) for call in REDIS_CHECKS]
             redis_call(port, "SHUTDOWN", "NOSAVE", quiet=True)
             out, _ = server.communicate(timeout=30)
-        except subprocess.SubprocessError as error:
-            raise Failed("redis: %s" % error) from None
+        except (subprocess.SubprocessError, OSError) as error:
+            raise Failed(str(error)) from None
         finally:
             if server.poll() is None:
                 os.killpg(server.pid, signal.SIGKILL)
@@ -173,7 +177,7 @@ class Runner:
     def wait_for_redis(server, port):
         for _ in range(500):
             if server.poll() is not None:
-                raise ConnectionError("it ended at once")
+                raise NotStarted("it ended at once")
             try:
                 info = redis_call(port, "INFO", "server")
                 return re.search(r"process_id:(\d+)", info).group(1)
