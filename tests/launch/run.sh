@@ -24,7 +24,7 @@ skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
 expect() {
   local name=$1 want=$2 pattern=$3 status
   shift 3
-  "$@" >out 2>err </dev/null
+  timeout 30 "$@" >out 2>err </dev/null
   status=$?
   if [ "$status" != "$want" ]; then
     fail "$name" "status $status instead of $want: $(head -c 300 out err)"
@@ -39,7 +39,7 @@ expect() {
 refuse() {
   local name=$1 want=$2 pattern=$3 status
   shift 3
-  "$@" >out 2>err </dev/null
+  timeout 30 "$@" >out 2>err </dev/null
   status=$?
   if [ "$status" != "$want" ]; then
     fail "$name" "status $status instead of $want: $(head -c 300 out err)"
@@ -63,10 +63,8 @@ chmod 755 inst inst/* inst/lib/undergo
 undergo=$work/inst/bin/undergo
 library=$work/inst/lib/undergo/libundergo.so
 
-as_nobody() { "$@"; }
-if [ "$(id -u)" = 0 ]; then
-  as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
-fi
+as_nobody=(env)
+[ "$(id -u)" != 0 ] || as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
 
 ### The launcher itself
 expect help 0 '^Usage: undergo' "$undergo" --help
@@ -84,7 +82,7 @@ refuse unknown-short-option 2 '"-x"' "$undergo" -x ./show
 refuse option-without-value 2 '"--gogc" needs a value' "$undergo" --gogc
 expect doctor 0 '^PAGEMAP_SCAN ' "$undergo" doctor
 expect doctor-procs 0 '^GOMAXPROCS +3 \(set\)' "$undergo" --gomaxprocs=3 doctor
-expect doctor-unprivileged 0 '^rseq ' as_nobody "$undergo" doctor
+expect doctor-unprivileged 0 '^rseq ' "${as_nobody[@]}" "$undergo" doctor
 if unshare -m true 2>/dev/null && [ -x /bin/umount ]; then
   expect doctor-without-proc 0 '^PAGEMAP_SCAN +no \(ENOENT\)' \
     unshare -m sh -c "umount -l /proc /sys; exec $undergo doctor"
@@ -181,7 +179,7 @@ mkfifo pipe && chmod 755 pipe
 refuse fifo 126 'not a regular file' "$undergo" ./pipe
 cp show unreadable && chmod 711 unreadable
 if [ "$(id -u)" = 0 ]; then
-  refuse unreadable 126 'cannot be read' as_nobody "$undergo" ./unreadable
+  refuse unreadable 126 'cannot be read' "${as_nobody[@]}" "$undergo" ./unreadable
 else
   chmod 111 unreadable
   refuse unreadable 126 'cannot be read' "$undergo" ./unreadable
@@ -229,15 +227,15 @@ expect set-group-of-the-group 0 '^argv0' "$undergo" ./set-group
 if [ "$(id -u)" = 0 ]; then
   nosuid=$(findmnt -no OPTIONS -T "$work" 2>/dev/null | grep -c nosuid)
   if [ "$nosuid" = 0 ]; then
-    refuse set-user-of-another 2 'set-user-ID' as_nobody "$undergo" ./set-user
-    refuse set-group-of-another 2 'set-group-ID' as_nobody "$undergo" ./set-group
+    refuse set-user-of-another 2 'set-user-ID' "${as_nobody[@]}" "$undergo" ./set-user
+    refuse set-group-of-another 2 'set-group-ID' "${as_nobody[@]}" "$undergo" ./set-group
     expect set-user-without-new-privileges 0 '^argv0' \
-      as_nobody setpriv --no-new-privs "$undergo" ./set-user
+      "${as_nobody[@]}" setpriv --no-new-privs "$undergo" ./set-user
     cp show with-caps
     if command -v setcap >/dev/null && setcap cap_net_raw+ep with-caps 2>/dev/null ||
       python3 -c "import os; os.setxattr('with-caps', 'security.capability',
 bytes.fromhex('0100000200200000000000000000000000000000'))" 2>/dev/null; then
-      refuse capabilities 2 'file capabilities' as_nobody "$undergo" ./with-caps
+      refuse capabilities 2 'file capabilities' "${as_nobody[@]}" "$undergo" ./with-caps
       expect capabilities-of-root 0 '^argv0' "$undergo" ./with-caps
     else skip capabilities 'neither setcap nor python3 can set them here'; fi
   else skip set-user-of-another "$work is on a nosuid mount"; fi

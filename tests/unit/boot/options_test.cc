@@ -219,7 +219,7 @@ Test(options, durations_are_those_of_go) {
   for (const char* bad :
        {"UNDERGO=purge=1", "UNDERGO=purge=s", "UNDERGO=purge=1sec", "UNDERGO=purge=-1s",
         "UNDERGO=purge=.s", "UNDERGO=purge=1 s", "UNDERGO=purge=", "UNDERGO=purge=1s2",
-        "UNDERGO=purge=9223372036854775808ns", "UNDERGO=purge=2562048h",
+        "UNDERGO=purge=9223372036854775808ns", "UNDERGO=purge=2562048h", "UNDERGO=purge=5124096h",
         "UNDERGO=purge=2562047h9000000000s"}) {
     ExpectRefused(bad, {bad + 8, "duration"});
   }

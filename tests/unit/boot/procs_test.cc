@@ -136,6 +136,8 @@ Test(procs, a_mount_whose_root_is_the_group_itself) {
   Tree tree;  // a container without a cgroup namespace
   tree.Cgroup("4:cpu:/docker/abc\n");
   tree.Mounts(
+      "31 23 0:27 / /decoy rw - tmpfs tmpfs rw,cpu\n"
+      "32 23 0:27 / /decoy rw - cgroup cgroup\n"
       "33 31 0:30 /docker/ab /elsewhere rw - cgroup cgroup rw,cpu\n"
       "34 31 0:30 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n");
   tree.Write("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
@@ -189,12 +191,13 @@ Test(procs, nonsense_is_no_limit) {
   EXPECT_QUOTA(tree, "none");
   tree.Mounts(kV2Mount);
   for (const char* text : {"", "\n", "100000", "100000 ", "100000 0\n", "-5 100000\n", "x y\n",
-                           "99999999999999999999 100000\n", "100000 x\n"}) {
+                           "99999999999999999999 100000\n", "100000 x\n", "100000x100000\n"}) {
     tree.Write("/sys/fs/cgroup/g/cpu.max", text);
     EXPECT_QUOTA(tree, "none");
   }
   tree.Cgroup("0:/g\n");
   EXPECT_QUOTA(tree, "none");
+  tree.Write("/sys/fs/cgroup/cpu.max", "100000 100000\n");
   tree.Cgroup("0::" + std::string(5000, '/') + "\n");
   EXPECT_QUOTA(tree, "none");
 }
