@@ -20,7 +20,8 @@ def _import_stream(rng):
              for i in range(FILES)}
     out, names = [], sorted(files)
     for commit in range(COMMITS):
-        who = "Writer %d <w%d@example.org> %d +0000" % (commit % 9, commit % 9, 1700000000 + commit * 600)
+        who = "Writer %d <w%d@example.org> %d +0000" % (commit % 9, commit % 9,
+                                                        1700000000 + commit * 600)
         message = "Change %d\n\n%s\n" % (commit, line())
         out.append("commit refs/heads/main\nmark :%d\nauthor %s\ncommitter %s\ndata %d\n%s"
                    % (commit + 1, who, who, len(message), message))

@@ -56,7 +56,8 @@ class Summary:
         return {row: ratio for row, ratio in pairs if ratio is not None}
 
     def big_rows(self):
-        return [row for row in self.rows() if (self.value(row, self.baseline, "rss_kb") or 0) > BIG_KB]
+        return [row for row in self.rows()
+                if (self.value(row, self.baseline, "rss_kb") or 0) > BIG_KB]
 
     def metric(self, row, name, metric):
         runs = self.results["runs"].get(row, {}).get(name, [])
@@ -65,27 +66,30 @@ class Summary:
 
     def bars(self, name):
         """Rows of (figure, value, must, aim, unit); value is None when it was not measured."""
-        cpu = self.ratios(name, "cpu_s")
-        worst = max(cpu.items(), key=lambda item: item[1]) if cpu else ("", None)
-        big = self.big_rows()
-        start, native = (self.results["startup"].get(n) for n in (name, "glibc"))
-        fork, fork_native = (self.results["fork"].get(n) for n in (name, "glibc"))
-        pair, peer = self.metric("hotpair", name, "ns_per_pair"), self.metric("hotpair", "mimalloc", "ns_per_pair")
-        base_pair = self.metric("hotpair", self.baseline, "ns_per_pair")
+        cpu, rss = self.ratios(name, "cpu_s"), self.ratios(name, "rss_kb")
+        big = self.ratios(name, "rss_kb", self.big_rows())
+        worst = max(cpu, key=cpu.get, default=None)
+        worst_note = " (%s)" % worst if worst else ""
+        mine, native = self.results["startup"].get(name), self.results["startup"].get("glibc")
+        start_ms = start_mb = fork_ratio = None
+        if mine and native:
+            start_ms = (mine["wall_us"] - native["wall_us"]) / 1000
+            start_mb = (mine["rss_kb"] - native["rss_kb"]) / 1024
+        fork = self.results["fork"]
+        if name in fork and "glibc" in fork:
+            fork_ratio = fork[name] / fork["glibc"]
+        pair, peer, base_pair = (self.metric("hotpair", who, "ns_per_pair")
+                                 for who in (name, "mimalloc", self.baseline))
+        aim_pair = base_pair * SNMALLOC_PAIR_RATIO if base_pair else None
         return [
-            ("CPU time, geometric mean of ratios", geometric_mean(cpu.values()), 0.80, 0.70, ""),
-            ("CPU time, worst workload" + (" (%s)" % worst[0] if worst[0] else ""), worst[1], 1.10, 1.00, ""),
-            ("peak RSS, geometric mean, all", geometric_mean(self.ratios(name, "rss_kb").values()), 0.95, 0.85, ""),
-            ("peak RSS, geometric mean, %d rows above 10 MB" % len(big),
-             geometric_mean(self.ratios(name, "rss_kb", big).values()) if big else None, 1.00, 0.97, ""),
-            ("start-up of /bin/true over native",
-             (start["wall_us"] - native["wall_us"]) / 1000 if start and native else None, 1.0, 0.4, "ms"),
-            ("start-up RSS over native",
-             (start["rss_kb"] - native["rss_kb"]) / 1024 if start and native else None, 2.0, 1.0, "MB"),
-            ("fork, big heap, 8 threads, over glibc", fork / fork_native if fork and fork_native else None,
-             1.10, 1.00, ""),
-            ("malloc+free 64 B, hot (must: mimalloc; aim: snmalloc by ratio)", pair, peer,
-             base_pair * SNMALLOC_PAIR_RATIO if base_pair else None, "ns"),
+            ("CPU time, geometric mean", geometric_mean(cpu.values()), 0.80, 0.70, ""),
+            ("CPU time, worst workload" + worst_note, cpu.get(worst), 1.10, 1.00, ""),
+            ("peak RSS, geometric mean", geometric_mean(rss.values()), 0.95, 0.85, ""),
+            ("peak RSS, the %d above 10 MB" % len(big), geometric_mean(big.values()), 1.0, 0.97, ""),
+            ("start-up of /bin/true, over native", start_ms, 1.0, 0.4, "ms"),
+            ("start-up RSS, over native", start_mb, 2.0, 1.0, "MB"),
+            ("fork of 1 GiB and 8 threads, to glibc", fork_ratio, 1.10, 1.00, ""),
+            ("malloc+free, 64 B, hot", pair, peer, aim_pair, "ns"),
         ]
 
 
@@ -113,13 +117,15 @@ def ratio_table(summary):
     base = summary.baseline
     others = [name for name in summary.names if name != base]
     rows = [["", base, "", ""] + [cell for name in others for cell in (name, "", "", "")],
-            ["workload", "CPU s", "RSS MB", "faults"] + ["CPU", "best", "RSS", "faults"] * len(others)]
+            ["workload", "CPU s", "RSS MB", "faults"] +
+            ["CPU", "best", "RSS", "faults"] * len(others)]
     for row in summary.rows():
         cells = [row, number(summary.value(row, base, "cpu_s")),
                  number((summary.value(row, base, "rss_kb") or 0) / 1024, 1),
                  number(summary.value(row, base, "minor_faults"), 0)]
         for name in others:
-            cells += [number(summary.ratio(row, name, "cpu_s")), number(best_ratio(summary, row, name)),
+            cells += [number(summary.ratio(row, name, "cpu_s")),
+                      number(best_ratio(summary, row, name)),
                       number(summary.ratio(row, name, "rss_kb")),
                       number(summary.ratio(row, name, "minor_faults"))]
         rows.append(cells)
@@ -137,9 +143,11 @@ def plain_table(summary):
     rows = [["program", "under", "CPU s", "wall s", "peak RSS MB", "page faults"]]
     for row in summary.rows():
         for name in summary.names:
-            values = [summary.value(row, name, key) for key in ("cpu_s", "wall_s", "rss_kb", "minor_faults")]
+            values = [summary.value(row, name, key)
+                      for key in ("cpu_s", "wall_s", "rss_kb", "minor_faults")]
             if None not in values:
-                rows.append([row, name, number(values[0]), number(values[1]), number(values[2] / 1024, 1),
+                rows.append([row, name, number(values[0]), number(values[1]),
+                             number(values[2] / 1024, 1),
                              number(values[3], 0)])
     return text_table(rows)
 
@@ -173,8 +181,9 @@ def markdown_table(rows):
 
 def markdown(summary, kinds):
     results, base = summary.results, summary.baseline
-    out = ["# Allocator benchmarks", "", "Made by `make bench`; what each row is: `bench/README.md`. "
-           "Medians of %d interleaved rounds; ratios to %s, lower is better." % (results["rounds"], base), ""]
+    intro = ("Made by `make bench`; what each row is: `bench/README.md`. Medians of %d interleaved "
+             "rounds; ratios to %s, lower is better." % (results["rounds"], base))
+    out = ["# Allocator benchmarks", "", intro, ""]
     out += ["| machine | |", "|---|---|"]
     out += ["| %s | %s |" % item for item in results["machine"].items()]
     for entry in results["wrong"]:
@@ -182,7 +191,8 @@ def markdown(summary, kinds):
                 % (entry["row"], entry["allocator"], entry["message"])]
     if summary.subject():
         out += ["", "## Bars", "", bars_table(summary, summary.subject(), markdown_table)]
-    for title, key, scale, digits in (("CPU time, seconds", "cpu_s", 1, 2), ("Wall time, seconds", "wall_s", 1, 2),
+    for title, key, scale, digits in (("CPU time, seconds", "cpu_s", 1, 2),
+                                      ("Wall time, seconds", "wall_s", 1, 2),
                                       ("Peak RSS, MB", "rss_kb", 1 / 1024, 1),
                                       ("Minor page faults", "minor_faults", 1, 0)):
         table = [["workload"] + summary.names]
@@ -198,20 +208,22 @@ def markdown(summary, kinds):
         if key == "rss_kb":
             means.append(("the same above 10 MB", summary.big_rows()))
         for label, rows in means:
-            table.append(["**%s**" % label] + [number(geometric_mean(summary.ratios(name, key, rows).values()), 3)
-                                               for name in summary.names])
+            values = [summary.ratios(name, key, rows).values() for name in summary.names]
+            table.append(["**%s**" % label] + [number(geometric_mean(v), 3) for v in values])
         out += ["", "## " + title, "", markdown_table(table)]
     out += ["", "## Start-up, fork, hot pair", ""]
-    table = [["", *summary.names]]
-    table.append(["/bin/true, ms"] + [number(start(summary, name, "wall_us", 1e-3), 3) for name in summary.names])
-    table.append(["/bin/true, RSS MB"] + [number(start(summary, name, "rss_kb", 1 / 1024)) for name in summary.names])
-    table.append(["fork of a big heap, ms"] + [number(results["fork"].get(name)) for name in summary.names])
-    table.append(["malloc+free 64 B, ns"] + [number(summary.metric("hotpair", name, "ns_per_pair"))
-                                             for name in summary.names])
+    table = [["under", "/bin/true, ms", "its RSS, MB", "fork, ms", "malloc+free 64 B, ns"]]
+    for name in ["glibc"] * ("glibc" not in summary.names) + summary.names:
+        table.append([name, number(start(summary, name, "wall_us", 1e-3), 3),
+                      number(start(summary, name, "rss_kb", 1 / 1024)),
+                      number(results["fork"].get(name)),
+                      number(summary.metric("hotpair", name, "ns_per_pair"))])
     out += [markdown_table(table)]
     if results["counters"]:
-        out += ["", "## Hardware counters, ratios to %s (one run each)" % base, "", counters_table(summary)]
-    out += ["", "## Workloads", "", markdown_table([["workload", "kind"]] + [list(kind) for kind in kinds])]
+        out += ["", "## Hardware counters, ratios to %s (one run each)" % base, "",
+                counters_table(summary)]
+    table = [["workload", "kind"]] + [list(kind) for kind in kinds]
+    out += ["", "## Workloads", "", markdown_table(table)]
     return "\n".join(out) + "\n"
 
 
@@ -222,7 +234,7 @@ def start(summary, name, key, scale):
 
 def counters_table(summary):
     counters, base = summary.results["counters"], summary.baseline
-    events = sorted({event for by in counters.values() for counts in by.values() for event in counts})
+    events = sorted({event for by in counters.values() for one in by.values() for event in one})
     others = [name for name in summary.names if name != base]
     table = [["workload"] + ["%s: %s" % (name, event) for name in others for event in events]]
     for row, by in counters.items():
@@ -276,12 +288,15 @@ def chart(summary, folder, top=2):
             lines.append('"%s" %s' % (row, " ".join(cells)))
         blocks.append("$%s << END\n%s\nEND\n" % (key, "\n".join(lines)))
         plots[key] = ", ".join("$%s using %d%s title '%s' lc rgb '%s'"
-                               % (key, i + 2, ":xtic(1)" if i == 0 else "", name, COLOURS.get(name, "#a64d79"))
+                               % (key, i + 2, ":xtic(1)" if i == 0 else "", name,
+                                  COLOURS.get(name, "#a64d79"))
                                for i, name in enumerate(others))
-    script = "".join(blocks) + CHART % {"svg": os.path.join(folder, "allocator.svg"), "top": top,
-                                        "base": summary.baseline, "cpu": plots["cpu_s"], "rss": plots["rss_kb"]}
+    words = {"svg": os.path.join(folder, "allocator.svg"), "top": top, "base": summary.baseline,
+             "cpu": plots["cpu_s"], "rss": plots["rss_kb"]}
+    script = "".join(blocks) + CHART % words
     try:
-        done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True, check=False)
+        done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True,
+                              check=False)
     except FileNotFoundError:
         return "gnuplot is not installed, so there is no chart"
     return done.stderr.strip()

@@ -46,7 +46,7 @@ def parse_arguments():
     parser.add_argument("--allocators", default="", metavar="NAME,...",
                         help="of glibc, jemalloc, mimalloc, tcmalloc, undergo and the added ones")
     parser.add_argument("--ab", nargs=2, metavar=("A.so", "B.so"),
-                        help="compare two builds of undergo over a few workloads; ratios are B to A")
+                        help="compare two builds of undergo over some workloads, as B to A")
     parser.add_argument("--demo", action="store_true",
                         help="redis and python once, natively, under jemalloc and under undergo")
     parser.add_argument("--undergo-env", default="gc=off,sched=off", metavar="TEXT",
@@ -55,7 +55,8 @@ def parse_arguments():
                         help="folder for results (default: bench/results for a full run, else "
                              "BUILD/bench/results)")
     parser.add_argument("--list", action="store_true", help="list the workloads and end")
-    parser.add_argument("extra", nargs="*", metavar="NAME=PATH", help="further libraries to preload")
+    parser.add_argument("extra", nargs="*", metavar="NAME=PATH",
+                        help="further libraries to preload")
     args = parser.parse_args()
     if args.demo:
         args.only, args.rounds = args.only or "redis,python", args.rounds or 1
@@ -111,7 +112,8 @@ def choose_rows(parser, args):
             specials.add(word)
             continue
         groups = {"own": suite.OWN, "real": suite.REAL}
-        matched = groups.get(word) or [row for row in suite.ROWS if fnmatch.fnmatchcase(row.name, word)]
+        matched = groups.get(word) or [row for row in suite.ROWS
+                                       if fnmatch.fnmatchcase(row.name, word)]
         if not matched:
             parser.error("--only '%s': accepted are startup, fork, own, real and %s"
                          % (word, ", ".join(row.name for row in suite.ROWS)))
@@ -133,7 +135,8 @@ class Session:
         self.runner = runner.Runner(args.build, args.quick, args.undergo_env)
         names = [allocator.name for allocator in allocators]
         self.results = {
-            "machine": describe_machine(args, allocators), "rounds": args.rounds, "quick": args.quick,
+            "machine": describe_machine(args, allocators),
+            "rounds": args.rounds, "quick": args.quick,
             "baseline": BASELINE if BASELINE in names else names[0],
             "allocators": {allocator.name: allocator.path for allocator in allocators},
             "runs": {}, "wrong": [], "startup": {}, "fork": {}, "counters": {}}
@@ -143,7 +146,8 @@ class Session:
     def fail(self, row_name, allocator, message):
         say("WRONG: %s under %s: %s" % (row_name, allocator.name, message))
         self.excluded.add((row_name, allocator.name))
-        self.results["wrong"].append({"row": row_name, "allocator": allocator.name, "message": message})
+        self.results["wrong"].append({"row": row_name, "allocator": allocator.name,
+                                      "message": message})
         self.results["runs"].get(row_name, {}).pop(allocator.name, None)
 
     def prepare(self, rows):
@@ -216,11 +220,13 @@ class Session:
                               env=self.runner.environment())
         if done.returncode != 0:
             say("WRONG: start-up: %s" % done.stderr.strip())
-            self.results["wrong"].append({"row": "startup", "allocator": "?", "message": done.stderr.strip()})
+            self.results["wrong"].append({"row": "startup", "allocator": "?",
+                                          "message": done.stderr.strip()})
             return
         for line in done.stdout.splitlines():
             name, wall, rss, faults = line.split()
-            self.results["startup"][name] = {"wall_us": float(wall), "rss_kb": int(rss), "faults": int(faults)}
+            self.results["startup"][name] = {"wall_us": float(wall), "rss_kb": int(rss),
+                                             "faults": int(faults)}
         say("start-up of /bin/true: " + "  ".join(
             "%s %.3f ms %.1f MB" % (name, entry["wall_us"] / 1000, entry["rss_kb"] / 1024)
             for name, entry in self.results["startup"].items()))
@@ -236,10 +242,12 @@ class Session:
                 if ("fork", allocator.name) in self.excluded:
                     continue
                 try:
-                    times[allocator.name].append(self.runner.run(row, allocator)["metrics"]["fork_ms"])
+                    figures = self.runner.run(row, allocator)
+                    times[allocator.name].append(figures["metrics"]["fork_ms"])
                 except runner.Failed as failure:
                     self.fail("fork", allocator, str(failure))
-        self.results["fork"] = {name: statistics.median(values) for name, values in times.items() if values}
+        self.results["fork"] = {name: statistics.median(values)
+                                for name, values in times.items() if values}
         say("fork with %d MB of heap and 8 threads: %s" % (megabytes, "  ".join(
             "%s %.2f ms" % item for item in self.results["fork"].items())))
 
@@ -263,9 +271,11 @@ def package_version(path):
     if not path:
         return platform.libc_ver()[1]
     # dpkg knows the file by the path of before the merge of /lib into /usr/lib, or of after it.
-    for name in (path, os.path.realpath(path), os.path.realpath(path).replace("/usr/lib", "/lib", 1)):
+    real = os.path.realpath(path)
+    for name in (path, real, real.replace("/usr/lib", "/lib", 1)):
         try:
-            owner = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True, check=False)
+            owner = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True,
+                                   check=False)
             if owner.returncode == 0:
                 package = owner.stdout.split(": ")[0].split(",")[0]
                 return subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package],
@@ -290,7 +300,8 @@ def describe_machine(args, allocators):
         if allocator.is_undergo:
             machine[allocator.name] = "UNDERGO=" + args.undergo_env
         else:
-            machine[allocator.name] = package_version(allocator.path) or os.path.basename(allocator.path)
+            version = package_version(allocator.path)
+            machine[allocator.name] = version or os.path.basename(allocator.path)
     return machine
 
 
@@ -305,7 +316,9 @@ def main():
     if not os.path.exists(os.path.join(args.build, "bench", "measure")):
         parser.error("--build '%s': run `make bench-build` first" % args.build)
     full = not (args.quick or args.only or args.ab or args.allocators)
-    folder = args.output or ("bench/results" if full else os.path.join(args.build, "bench", "results"))
+    folder = args.output
+    if not folder:
+        folder = "bench/results" if full else os.path.join(args.build, "bench", "results")
     session = Session(args, allocators)
     interrupted = False
     try:

@@ -67,7 +67,8 @@ class Runner:
             return allocator.path
         path = shutil.which(program) or program
         if path not in self.natives:
-            listing = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+            listing = subprocess.run(["ldd", path], capture_output=True, text=True,
+                                     check=False).stdout
             own = re.search(r"lib(jemalloc|tcmalloc|mimalloc)", listing)
             libc = re.search(r"libc\.so\.6 => (\S+)", listing)
             self.natives[path] = libc.group(1) if own and libc else ""
@@ -87,7 +88,8 @@ class Runner:
                        "env", "LD_PRELOAD=" + preload, *command]
             preload = ""
         launch = [os.path.join(self.bin, "measure"), result, preload, *command]
-        process = subprocess.Popen(launch, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        process = subprocess.Popen(launch, env=env, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, start_new_session=True)
         try:
             out, err = process.communicate(timeout=LIMIT_SECONDS)
@@ -110,7 +112,8 @@ class Runner:
             return self.run_redis(allocator, env)
         total, digest, metrics = None, hashlib.sha256(), {}
         for step in (row.quick if self.quick and row.quick else row.steps):
-            command = [word.format(bin=self.bin, bench=self.bench, data=self.data, python=self.python)
+            command = [word.format(bin=self.bin, bench=self.bench, data=self.data,
+                                   python=self.python)
                        for word in step]
             figures, out = self.measure(allocator, command, env, counters)
             total = add_figures(total, figures)

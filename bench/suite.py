@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Row:
     """One workload. Steps are commands run one after the other and accounted together; the words
-    {bin}, {bench}, {data} and {python} in them are replaced. `quick` replaces `steps` for --quick."""
+    {bin}, {bench}, {data} and {python} in them are replaced. `quick` replaces `steps` for --quick.
+    """
 
     name: str
     kind: str

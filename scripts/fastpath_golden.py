@@ -3,8 +3,8 @@
 """Counts what the hot paths of an allocator execute and compares with the golden file.
 
 The calls are single-stepped (bench/support/steptrace.c) and the instructions classified from
-objdump's text. Of many repetitions the most frequent path is the hot one; the mean over all of them,
-refills and slow paths included, is printed but not compared.
+objdump's text. Of many repetitions the most frequent path is the hot one; the mean over all of
+them, refills and slow paths included, is printed but not compared.
 """
 
 import argparse
@@ -20,7 +20,8 @@ GOLDEN = os.path.join(os.path.dirname(HERE), "tests", "golden", "fastpath.golden
 SKIPPED = 77
 
 # Instructions that read a memory operand in last place instead of writing it.
-READS_LAST = re.compile(r"^(cmp|test|bt$|btw|btl|btq|v?u?comis|v?ptest|jmp|call|push|mul|imul|div|idiv|prefetch)")
+READS_LAST = re.compile(
+    r"^(cmp|test|bt$|btw|btl|btq|v?u?comis|v?ptest|jmp|call|push|mul|imul|div|idiv|prefetch)")
 # Instructions that write it without reading.
 WRITES_LAST = re.compile(r"^(v?mov|set|pop|v?stmxcsr|movnt|rdfsbase|fst)")
 NO_ACCESS = re.compile(r"^(lea|nop|endbr64|data16|cs nop|xchg %ax,%ax)")
@@ -111,7 +112,8 @@ def build_tracer(build):
     source = os.path.join(os.path.dirname(HERE), "bench", "support", "steptrace.c")
     if not os.path.exists(tracer) or os.path.getmtime(tracer) < os.path.getmtime(source):
         os.makedirs(os.path.dirname(tracer), exist_ok=True)
-        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-fno-builtin", source, "-o", tracer],
+        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-fno-builtin", source,
+                        "-o", tracer],
                        check=True)
     return tracer
 
@@ -119,7 +121,8 @@ def build_tracer(build):
 def trace(library, build, undergo_env):
     """Case -> list of executed paths, each a list of offsets and "x"."""
     env = {"PATH": os.environ.get("PATH", ""), "UNDERGO": undergo_env}
-    done = subprocess.run([build_tracer(build), library], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([build_tracer(build), library], env=env, capture_output=True, text=True,
+                          check=False)
     if done.returncode == SKIPPED:
         sys.stderr.write("fastpath: skipped: %s" % done.stderr)
         sys.exit(SKIPPED)
@@ -133,7 +136,8 @@ def trace(library, build, undergo_env):
 
 
 def compiler_of(library):
-    done = subprocess.run(["readelf", "-p", ".comment", library], capture_output=True, text=True, check=False)
+    done = subprocess.run(["readelf", "-p", ".comment", library], capture_output=True, text=True,
+                          check=False)
     names = sorted(set(re.findall(r"\]\s+(.*\S)", done.stdout)))
     return "; ".join(names) or "unknown"
 
@@ -173,7 +177,8 @@ def read_golden():
         with open(GOLDEN, encoding="ascii") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        raise Failure("%s does not exist; make it with --update" % os.path.relpath(GOLDEN)) from None
+        raise Failure("%s does not exist; make it with --update"
+                      % os.path.relpath(GOLDEN)) from None
     compiler = next((line[12:] for line in lines if line.startswith("# compiler: ")), "")
     return compiler, [line for line in lines if line and not line.startswith("#")]
 
@@ -181,7 +186,8 @@ def read_golden():
 def check(lines, compiler):
     golden_compiler, golden = read_golden()
     if compiler != golden_compiler:
-        print("fastpath: not compared: built by '%s', the golden file by '%s'" % (compiler, golden_compiler))
+        print("fastpath: not compared: built by '%s', the golden file by '%s'"
+              % (compiler, golden_compiler))
         return SKIPPED
     if lines == golden:
         print("fastpath: %d cases as recorded" % len(lines))
@@ -197,15 +203,18 @@ def check(lines, compiler):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", nargs="?", default="build/libundergo.so")
     parser.add_argument("--build", default="build", help="build directory (default: build)")
     parser.add_argument("--undergo-env", default="gc=off,sched=off", metavar="TEXT")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="compare with tests/golden/fastpath.golden")
+    action.add_argument("--check", action="store_true",
+                        help="compare with tests/golden/fastpath.golden")
     action.add_argument("--update", action="store_true", help="rewrite it")
-    action.add_argument("--list", metavar="CASE", help="print the hot path of a case, like 'malloc(64)'; "
-                        "L, S, K, X mark loads, stores, stack accesses, locked instructions")
+    action.add_argument("--list", metavar="CASE",
+                        help="print the hot path of a case, like 'malloc(64)'; L, S, K, X mark "
+                             "loads, stores, stack accesses, locked instructions")
     args = parser.parse_args()
     if not os.path.exists(args.library):
         parser.error("'%s': no such library" % args.library)
@@ -220,8 +229,9 @@ def main():
         if args.update:
             os.makedirs(os.path.dirname(GOLDEN), exist_ok=True)
             with open(GOLDEN, "w", encoding="ascii") as file:
-                file.write("# What hot calls execute; made by scripts/fastpath_golden.py --update.\n"
-                           "# compiler: %s\n%s\n" % (compiler_of(args.library), "\n".join(lines)))
+                file.write("# What hot calls execute; by scripts/fastpath_golden.py --update.\n"
+                           "# compiler: %s\n%s\n"
+                           % (compiler_of(args.library), "\n".join(lines)))
         return 0
     except Failure as failure:
         sys.stderr.write("fastpath: %s\n" % failure)

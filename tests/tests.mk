@@ -8,7 +8,7 @@ CXX ?= g++
 
 TESTS_OUT := $(BUILD)/tests
 # -fno-builtin keeps the compiler from folding a malloc with its free: the calls are the test.
-TESTS_FLAGS := -O1 -g -pthread -fno-builtin -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-deprecated-declarations \
+TESTS_FLAGS := -O2 -ftree-vectorize -g -pthread -fno-builtin -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-deprecated-declarations \
                -D_GNU_SOURCE -Itests/support -Iinclude
 TESTS_CFLAGS := -std=gnu11 $(TESTS_FLAGS)
 TESTS_CXXFLAGS := -std=c++20 $(TESTS_FLAGS)
@@ -38,7 +38,7 @@ $(TESTS_OUT)/preload/%: tests/preload/%.cc $(TESTS_HEADERS) tests/tests.mk
 
 $(TESTS_OUT)/model/%: tests/model/%.cc $(TESTS_HEADERS) tests/tests.mk
 	@mkdir -p $(@D)
-	$(CXX) $(TESTS_CXXFLAGS) -O2 $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+	$(CXX) $(TESTS_CXXFLAGS) $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
 
 $(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.c $(TESTS_HEADERS) tests/tests.mk
 	@mkdir -p $(@D)

@@ -36,7 +36,7 @@ static void* Fillers(void* argument) {
   pthread_mutex_lock(&g_finish);
   pthread_mutex_unlock(&g_finish);
   uint64_t sum = 0;
-  for (const Object* object = newest; object != NULL; object = object->previous) sum += object->size;
+  for (; newest != NULL; newest = newest->previous) sum += newest->size;
   return (void*)(uintptr_t)sum;
 }
 

@@ -50,7 +50,9 @@ static Variant ParseVariant(char* text, long runs) {
   char* extra = strchr(preload, ';');
   if (extra != NULL) *extra++ = '\0';
   int count = 0;
-  if (*preload != '\0' && asprintf(&variant.environment[count++], "LD_PRELOAD=%s", preload) < 0) exit(1);
+  if (*preload != '\0') {
+    if (asprintf(&variant.environment[count++], "LD_PRELOAD=%s", preload) < 0) exit(1);
+  }
   if (extra != NULL) variant.environment[count++] = extra;
   variant.wall_ns = calloc((size_t)runs, sizeof(long));
   variant.rss_kb = calloc((size_t)runs, sizeof(long));

@@ -62,9 +62,8 @@ int main(int argc, char** argv) {
     if (round % 8 != 0) continue;
     Buffer log = {0};
     while (log.used < big) {
-      const size_t capacity = log.used + 65536 > log.capacity ? log.capacity + log.capacity / 4 + 65536
-                                                              : log.capacity;
-      Append(&log, 65536, capacity);
+      const int full = log.used + 65536 > log.capacity;
+      Append(&log, 65536, full ? log.capacity + log.capacity / 4 + 65536 : log.capacity);
     }
     sum = Mix(sum, Close(&log));
   }

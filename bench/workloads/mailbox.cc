@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mailbox stress with mixed sizes: threads allocate, keep some blocks in tables of their own and
-// swap others through shared mailboxes, so that about a third is freed by another thread. In rounds:
-// at the end of each, threads end and new ones take over what is left.
+// swap others through shared mailboxes, so that about a third is freed by another thread. In
+// rounds: at the end of each, threads end and new ones take over what is left.
 //   mailbox [threads] [rounds] [operations]
 #include <atomic>
 #include <thread>
@@ -35,8 +35,8 @@ Parcel* Make(Rng& rng) {
 uint64_t Drop(Parcel* parcel) {
   if (!parcel) return 0;
   const uint32_t size = parcel->size;
-  Expect(size <= sizeof(Parcel) || reinterpret_cast<unsigned char*>(parcel)[size - 1] == (size & 0xff),
-         "parcel contents");
+  const auto* bytes = reinterpret_cast<const unsigned char*>(parcel);
+  Expect(size <= sizeof(Parcel) || bytes[size - 1] == (size & 0xff), "parcel contents");
   const uint64_t value = uint64_t(parcel->tag) + size;
   free(parcel);
   return value;

@@ -38,7 +38,9 @@ const Sum& AsSum(const Node& node) { return static_cast<const Sum&>(node); }
 
 Tree Constant(int64_t value) { return std::make_unique<Leaf>(Op::kConstant, value); }
 Tree Variable(int64_t index) { return std::make_unique<Leaf>(Op::kVariable, index); }
-Tree Binary(Op op, Tree a, Tree b) { return std::make_unique<Pair>(op, std::move(a), std::move(b)); }
+Tree Binary(Op op, Tree a, Tree b) {
+  return std::make_unique<Pair>(op, std::move(a), std::move(b));
+}
 
 Tree Random(Rng& rng, int depth) {
   if (depth == 0 || RngBelow(&rng, 8) == 0) {
@@ -118,7 +120,9 @@ Tree Simplify(Tree tree) {
         if (simple->op == Op::kConstant) {
           constant += AsLeaf(*simple).value;
         } else if (simple->op == Op::kSum) {
-          for (Tree& inner : static_cast<Sum&>(*simple).terms) sum->terms.push_back(std::move(inner));
+          for (Tree& inner : static_cast<Sum&>(*simple).terms) {
+            sum->terms.push_back(std::move(inner));
+          }
         } else {
           sum->terms.push_back(std::move(simple));
         }

@@ -82,7 +82,7 @@ static inline size_t Below(Random* r, size_t n) { return (size_t)((Next(r) >> 16
 // Fills and verifies memory by a pattern that depends on the tag and on the offset, so that a
 // block handed out twice, moved wrongly or zeroed shows.
 static inline uint8_t PatternByte(uint64_t tag, size_t i) {
-  return (uint8_t)((tag * 0x9e3779b1u) >> 7) + (uint8_t)(i * 31 + (i >> 8));
+  return (uint8_t)((uint32_t)((tag * 0x9e3779b1u) >> 7) + (uint32_t)i * 31 + ((uint32_t)i >> 8));
 }
 __attribute__((unused)) static void Fill(void* p, size_t n, uint64_t tag) {
   uint8_t* b = (uint8_t*)p;
@@ -91,7 +91,14 @@ __attribute__((unused)) static void Fill(void* p, size_t n, uint64_t tag) {
 // The offset of the first wrong byte, or n.
 __attribute__((unused)) static size_t Verify(const void* p, size_t n, uint64_t tag) {
   const uint8_t* b = (const uint8_t*)p;
-  for (size_t i = 0; i < n; i++)
+  size_t i = 0;
+  // By pieces without an early end, which the compiler turns into vector code.
+  for (; i + 256 <= n; i += 256) {
+    uint8_t wrong = 0;
+    for (size_t k = 0; k < 256; k++) wrong |= b[i + k] ^ PatternByte(tag, i + k);
+    if (wrong) break;
+  }
+  for (; i < n; i++)
     if (b[i] != PatternByte(tag, i)) return i;
   return n;
 }

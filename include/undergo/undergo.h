@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * undergo's optional C interface (C11). Every function is declared weak: a program that includes
+ * this header also runs without the library; test the address before the call:
+ *
+ *     if (undergo_read_stats) undergo_read_stats(&stats, sizeof stats);
+ *
+ * All functions may be called from any thread; none may be called from a signal handler.
+ */
+#ifndef UNDERGO_UNDERGO_H
+#define UNDERGO_UNDERGO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UNDERGO_WEAK __attribute__((weak, visibility("default")))
+
+#define UNDERGO_STATS_CLASSES 80
+
+/* Objects of one size class. */
+struct undergo_class_stats {
+  uint32_t size;     /* bytes of a slot */
+  uint32_t spans;    /* in use */
+  uint64_t mallocs;  /* objects handed out so far */
+  uint64_t frees;    /* objects freed so far */
+};
+
+/*
+ * Modelled on Go's runtime.MemStats; field for field what its documentation says, for this heap.
+ * Sizes are bytes. Objects count with their usable size. While other threads run the numbers are
+ * a snapshot in which some may be newer than others.
+ */
+struct undergo_stats {
+  uint64_t alloc;           /* live objects (same as heap_alloc) */
+  uint64_t total_alloc;     /* all objects so far, freed ones included */
+  uint64_t sys;             /* heap_sys + metadata_sys */
+  uint64_t mallocs;         /* objects handed out so far */
+  uint64_t frees;           /* objects freed so far; mallocs - frees are live */
+  uint64_t heap_alloc;      /* live objects */
+  uint64_t heap_sys;        /* address space of the heap that may hold memory */
+  uint64_t heap_idle;       /* heap_sys - heap_inuse */
+  uint64_t heap_inuse;      /* in spans */
+  uint64_t heap_released;   /* part of heap_idle that holds no memory */
+  uint64_t heap_objects;    /* live objects */
+  uint64_t metadata_sys;    /* span headers and mcaches */
+  uint64_t purged;          /* given back to the system so far */
+  uint64_t slow_refills;    /* requests so far that needed another span */
+  struct undergo_class_stats by_size[UNDERGO_STATS_CLASSES];
+  uint64_t large_mallocs;   /* objects above the largest class */
+  uint64_t large_frees;
+};
+
+/*
+ * Fills the first `size` bytes of *out, so that programs built against an older header work with a
+ * newer library. Costs a fraction of a microsecond for each span (64 KiB) of the heap.
+ * Returns 0, or -1 when out is null.
+ */
+UNDERGO_WEAK int undergo_read_stats(struct undergo_stats *out, size_t size);
+
+/* "MAJOR.MINOR.PATCH" of the library, a constant. */
+UNDERGO_WEAK const char *undergo_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

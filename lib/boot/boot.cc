@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The composition root: settings, wiring of the layers, reports at exit.
+//
+// The heap needs nothing from here: the loader allocates before any constructor runs. The library
+// is linked with -z initfirst, so that this constructor is the first one: fork handlers and the
+// thread-exit key are registered before those of any other object, and a bad setting ends the
+// process before its first instruction.
+#include "boot/boot.h"
+
+#include "base/fmt.h"
+#include "boot/options.h"
+#include "heap/bad_free.h"
+#include "heap/heap_stats.h"
+#include "heap/mheap.h"
+#include "plat/log.h"
+#include "plat/real.h"
+#include "plat/syscall.h"
+#include "posix/posix.h"
+
+namespace undergo::boot {
+
+namespace {
+
+constexpr int kExitBadSetting = 2;
+
+void ReadSettings(char** envp) {
+  char error[512];
+  if (ParseOptions(envp, &options, error, sizeof error)) return;
+  char line[600];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: ").Str(error).Char('\n');
+  plat::LogWrite(out.text(), out.length());
+  plat::Syscall(__NR_exit_group, kExitBadSetting);
+}
+
+void ApplySettings() {
+  if (options.log[0] != '\0') plat::SetLogPath(options.log);
+  heap::tolerate_bad_free = options.badfree == BadFreeAction::kIgnore;
+  if (options.purge_ns != 1000000000) {
+    heap::mheap.SetPurgeDelay(options.purge_ns == kNever ? ~uint64_t{0}
+                                                         : static_cast<uint64_t>(options.purge_ns));
+  }
+}
+
+__attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
+  Start(argc, argv, envp);
+}
+
+__attribute__((destructor)) void OnExit() {
+  if (options.stats != StatsMode::kExit) return;
+  heap::HeapStats s;
+  heap::ReadHeapStats(&s);
+  char text[heap::kStatsTextSize];
+  Fmt out(text, sizeof text);
+  heap::FormatStats(s, &out);
+  plat::LogWrite(out.text(), out.length());
+}
+
+}  // namespace
+
+void Start(int, char**, char** envp) {
+  ReadSettings(envp);
+  real::Resolve();
+  heap::heap_client.free_foreign = posix::FreeForeign;
+  heap::heap_client.foreign_size = posix::ForeignSize;
+  ApplySettings();
+  posix::InstallForkHandlers();
+  posix::InstallThreadExitHook();
+}
+
+}  // namespace undergo::boot

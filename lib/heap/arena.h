@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The heap's address range and its parallel tables, all indexed by slice number.
+//
+// Normally the whole range is reserved at the first allocation, without access and without cost,
+// and committed step by step. Where address space is limited (RLIMIT_AS), nothing is reserved:
+// the same arithmetic runs over an unused stretch of the address space, and each step is mapped
+// when it is needed.
+#pragma once
+
+#include "base/compiler.h"
+#include "base/types.h"
+#include "heap/span.h"
+
+namespace undergo::heap {
+
+inline constexpr uint32_t kMaxSlices = 1u << 24;                        // of 64 KiB: 1 TiB
+inline constexpr uint32_t kNoSlice = ~0u;
+inline constexpr uint32_t kMarkPlanes = 2;  // marked, and scanned by the span-queue marker
+
+// Read by every malloc and free; written only while growing, under the mheap lock.
+struct ArenaRange {
+  Addr base = 0;    // first byte of slice 0; 0 before the first allocation
+  size_t size = 0;  // addresses base .. base+size-1 have readable span headers
+  Addr spans = 0;   // span header of slice 0
+};
+extern constinit ArenaRange arena;
+
+inline bool InArena(const void* p) { return reinterpret_cast<Addr>(p) - arena.base < arena.size; }
+
+inline Span* SpanAtSlice(uint32_t slice) {
+  return reinterpret_cast<Span*>(arena.spans + size_t{slice} * kSpanStride);
+}
+inline uint32_t SliceOf(Addr a) { return static_cast<uint32_t>((a - arena.base) >> kSliceShift); }
+inline Addr SliceAddr(uint32_t slice) { return arena.base + (Addr{slice} << kSliceShift); }
+inline uint32_t SliceOfSpan(const Span* s) {
+  return static_cast<uint32_t>((reinterpret_cast<Addr>(s) - arena.spans) / kSpanStride);
+}
+inline Addr SpanAddr(const Span* s) { return SliceAddr(SliceOfSpan(s)); }
+
+// The span in use that covers an address of the arena, or null. Safe for any address at any time;
+// what it returns may be freed by another thread meanwhile.
+Span* FindSpan(Addr a);
+
+// Records that the span's slices belong to it. The caller has the slices to itself.
+void SetSpanSlices(Span* s, uint32_t slices);
+
+// Sets up the range on first use; false when there is no address space at all. Mheap lock held.
+bool ArenaInitLocked();
+// Makes slices [from, to) usable; false when the system refuses memory. Mheap lock held.
+bool ArenaCommitLocked(uint32_t from, uint32_t to);
+// Slices that can ever be committed.
+uint32_t ArenaCapacity();
+// True when each commit maps new address space.
+bool ArenaIsUnreserved();
+// Gives the reserved, uncommitted address space back (the program limits its address space).
+// [from, capacity) was never committed. Mheap lock held.
+void ArenaReleaseReservationLocked(uint32_t from);
+
+// Mark bits of a span, by slot, in one of the planes; null when their memory is refused.
+// Committed when first asked for; zero at first.
+uint64_t* MarkBits(const Span* s, uint32_t plane);
+
+}  // namespace undergo::heap

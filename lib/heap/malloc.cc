@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slow halves of malloc and calloc, aligned allocation, realloc, usable size, trim.
+#include "heap/malloc.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "heap/bad_free.h"
+#include "heap/fastpath.h"
+#include "heap/large.h"
+#include "heap/late_heap.h"
+#include "heap/mcentral.h"
+#include "heap/mheap.h"
+#include "heap/registry.h"
+
+namespace undergo::heap {
+
+namespace {
+
+UNDERGO_COLD void* NoMemory() {
+  errno = ENOMEM;
+  return nullptr;
+}
+
+// A slot of a small class by the slow path; *zeroed: its memory reads as zero.
+void* SmallSlow(uint32_t cls, bool* zeroed) {
+  if (thread_words.busy != 0) return LateMalloc(cls, true, zeroed);
+  BusyScope busy;
+  MCache* mc = thread_words.mcache;
+  if (mc == &empty_mcache) {
+    mc = thread_words.exited ? nullptr : AttachThread();
+    if (mc == nullptr) return LateMalloc(cls, false, zeroed);
+  }
+  if (!RefillCursor(mc, cls)) return nullptr;
+  TakenSlot t = TakeLowestBit(&mc->cursors[cls]);
+  UNDERGO_CHECK(t.bits != 0);
+  *zeroed = (t.shape >> 32) != 0;
+  return SlotAddress(t);
+}
+
+void* AllocSlow(size_t size, bool want_zero) {
+  bool zeroed = false;
+  if (size > kMaxSmallSize) {
+    void* p = size > kMaxRequest ? nullptr : MallocLarge(size, 1, want_zero);
+    return p != nullptr ? p : NoMemory();
+  }
+  void* p = SmallSlow(ClassOf(size), &zeroed);
+  if (p == nullptr) return NoMemory();
+  return want_zero && !zeroed ? __builtin_memset(p, 0, size) : p;
+}
+
+}  // namespace
+
+void* MallocSlow(size_t size) { return AllocSlow(size, false); }
+void* MallocZeroedSlow(size_t size) { return AllocSlow(size, true); }
+
+void* MallocAligned(size_t align, size_t size) {
+  UNDERGO_ASSERT(IsPowerOfTwo(align));
+  if (size > kMaxRequest || align > kMaxRequest) return NoMemory();
+  if (align <= kGranule) return Malloc(size);
+  // Spans begin at multiples of the slice size, so slots of a class are aligned to every power of
+  // two up to that which divides the slot size. Powers of two are classes: the search is short.
+  if (size <= kMaxSmallSize && align <= kMaxSmallSize) {
+    size_t need = Max(size, align);
+    for (uint32_t cls = ClassOf(need); cls < kNumClasses; ++cls) {
+      if (kClasses[cls].size % align == 0) return Malloc(kClasses[cls].size);
+    }
+  }
+  size_t slices = AlignUp(align, kSliceSize) / kSliceSize;
+  if (slices > kMaxSlices) return NoMemory();
+  void* p = MallocLarge(Max(size, kMaxSmallSize + 1), static_cast<uint32_t>(slices), false);
+  return p != nullptr ? p : NoMemory();
+}
+
+size_t GoodSize(size_t size) {
+  return size <= kMaxSmallSize ? kClasses[ClassOf(size)].size : AlignUp(size, kOsPageSize);
+}
+
+size_t UsableSize(void* p, void* caller) {
+  Span* s = FindSpan(reinterpret_cast<Addr>(p));
+  if (s != nullptr) {
+    if (s->state == SpanState::kLarge) {
+      if (SpanAddr(s) == reinterpret_cast<Addr>(p)) return s->large_bytes;
+    } else if ((reinterpret_cast<Addr>(p) - SpanAddr(s)) % s->slot_size == 0) {
+      return s->slot_size;
+    }
+    ReportBadFree(BadFree::kInterior, p, "malloc_usable_size", caller);
+    return 0;
+  }
+  size_t size;
+  if (!InArena(p) && heap_client.foreign_size != nullptr && heap_client.foreign_size(p, &size)) {
+    return size;
+  }
+  ReportBadFree(BadFree::kWild, p, "malloc_usable_size", caller);
+  return 0;
+}
+
+void* Realloc(void* p, size_t size, void* caller) {
+  if (size > kMaxRequest) return NoMemory();
+  size_t usable = UsableSize(p, caller);
+  if (usable == 0) return NoMemory();
+  // In place when it fits and at least half of the slot stays in use.
+  if (size <= usable && size >= usable / 2) return p;
+  Span* s = FindSpan(reinterpret_cast<Addr>(p));
+  if (s != nullptr && s->state == SpanState::kLarge && size > kMaxSmallSize &&
+      ResizeLarge(s, size)) {
+    return p;
+  }
+  void* q = Malloc(size);
+  if (q == nullptr) return size <= usable ? p : nullptr;  // shrinking never fails
+  __builtin_memcpy(q, p, Min(size, usable));
+  FreeSlow(p, caller);
+  return q;
+}
+
+bool Trim() {
+  if (thread_words.busy != 0) return false;
+  BusyScope busy;
+  MCache* mc = thread_words.mcache;
+  if (mc != &empty_mcache) {
+    sync::MutexLock hold(mc->lock);
+    FlushLocked(mc);
+  }
+  ReclaimFromOthers();
+  for (MCentral& c : mcentrals) c.ReleaseEmpty();
+  DrainDeferredLarge();
+  return mheap.PurgeAll() != 0;
+}
+
+}  // namespace undergo::heap

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page heap: hands out spans as runs of slices, takes them back, and gives memory that stays
+// unused back to the system, delayed and rate-limited.
+//
+// Context: callers hold a BusyScope (heap/mcache.h), so that a signal handler that allocates in
+// between never waits for the lock that its own thread holds.
+#pragma once
+
+#include "heap/arena.h"
+#include "heap/slice_alloc.h"
+#include "sync/mutex.h"
+
+namespace undergo::heap {
+
+struct MHeapStats {
+  uint64_t committed_bytes;   // address space that may hold memory
+  uint64_t in_use_bytes;      // in spans
+  uint64_t dirty_free_bytes;  // free, may be resident
+  uint64_t purged_bytes;      // given back so far
+  uint64_t spans_allocated;   // so far
+  uint64_t peak_in_use_bytes;
+};
+
+class MHeap {
+ public:
+  constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged) : slices_(used, dirty, aged) {}
+
+  // A run of `slices` whose first slice number is a multiple of `align_slices`. The span's state is
+  // still kFree: the caller fills the header and then sets it. *zeroed tells whether all of the
+  // memory reads as zero. Null when there is no memory. Thread safe.
+  Span* AllocSpan(uint32_t slices, uint32_t align_slices, bool* zeroed);
+  // The same without ever waiting; for a thread that was interrupted inside the heap.
+  Span* AllocSpanReentrant(uint32_t slices, bool* zeroed);
+  // The span's memory may be dirty. Its owner must be null. Thread safe.
+  void FreeSpan(Span* s);
+  // Grows a span where it is when what follows is free; *zeroed as above for the new part.
+  bool ExtendSpan(Span* s, uint32_t slices, bool* zeroed);
+  // Cuts the tail of a span off.
+  void ShrinkSpan(Span* s, uint32_t slices);
+
+  // Ages and purges by the clock; cheap when nothing is due. Called from slow paths.
+  void Tick();
+  // Gives all free memory back at once; bytes released.
+  size_t PurgeAll();
+  // Delay before free memory is given back; 0 means at the next tick, ~0 never.
+  void SetPurgeDelay(uint64_t ns);
+
+  // The program limits its address space: keep what is committed, return the rest.
+  void ReleaseReservation();
+
+  MHeapStats stats();
+  // Slices below this may be in use; for walks.
+  uint32_t end() const { return LoadAcquire(&end_); }  // pairs: GrowLocked
+  // True when the slice is in use; racy unless the lock is held.
+  bool InUse(uint32_t slice) const;
+
+  sync::Mutex& lock() { return lock_; }
+  void ResetAfterForkInChild() { lock_.ResetAfterFork(); }
+
+ private:
+  uint32_t AllocLocked(uint32_t count, uint32_t align);
+  bool GrowLocked(uint32_t count, uint32_t align);
+  void RefillReserveLocked();
+  uint32_t TakeFromReserve(uint32_t count);
+  bool PurgeStep(uint32_t* from, uint32_t max_slices);
+  void Age(uint64_t now);
+
+  sync::Mutex lock_;
+  SliceAlloc slices_;           // lock_
+  uint32_t end_ = 0;            // slices that exist; written under lock_
+  uint64_t reserve_ = 0;        // first slice << 32 | count; atomic; refilled under lock_
+  uint64_t next_age_ns_ = 0;    // lock_; when free memory ages next
+  uint64_t purge_delay_ns_ = 1000000000;  // lock_; the setting
+  uint32_t backoff_ = 0;        // lock_; the delay is doubled this many times
+  uint32_t purge_cursor_ = 0;   // lock_; purge of this round goes on here
+  bool purge_due_ = false;      // aged slices remain; written under lock_, read racily
+  uint64_t fresh_slices_ = 0;   // lock_; clean slices handed out in this round
+  uint64_t purged_round_ = 0;   // lock_; slices purged in the round before
+  uint64_t purged_slices_ = 0;  // lock_; so far
+  uint64_t spans_allocated_ = 0;  // lock_
+  uint32_t peak_used_ = 0;      // lock_; slices
+};
+
+extern constinit MHeap mheap;
+
+}  // namespace undergo::heap

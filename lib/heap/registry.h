@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// All mcaches: which thread has one, which are idle, and what happens to them at thread exit and
+// in a forked child.
+#pragma once
+
+#include "heap/mcache.h"
+#include "sync/mutex.h"
+
+namespace undergo::heap {
+
+// Gives the running thread an mcache; null when there is no memory for one. BusyScope held.
+MCache* AttachThread();
+// Takes the mcache of the running thread back for good; later requests of the thread are served by
+// the late heap. Called when the thread ends.
+void DetachThread();
+// Called after the first allocation of each thread but the first; set by boot so that thread exit
+// can be noticed.
+using AttachHook = void (*)();
+extern constinit AttachHook on_thread_attached;
+
+// Makes spans available that others' threads own and a third thread emptied, so that the memory of
+// a thread that sleeps for ever is not lost. Returns slices released. BusyScope held, no heap lock.
+size_t ReclaimFromOthers();
+
+// First of the list of all mcaches; follow all_next.
+MCache* FirstMCache();
+
+// fork(): no other thread may hold a heap lock while the process is copied.
+void LockAllForFork();
+void UnlockAllInParent();
+void ResetAllInChild();
+
+}  // namespace undergo::heap

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Size classes: request size to class, class to slot size and span shape.
+//
+// Multiples of 16 up to 128, then eight steps per doubling up to 64 KiB: 80 classes, at most 12.5 %
+// of a request above 128 bytes is rounding. Every size is a multiple of 16, so each slot has the
+// ABI's alignment. Slots up to 8 KiB lie in spans of one 64 KiB slice, larger ones in spans of
+// eight slices. All tables are computed at compile time.
+#pragma once
+
+#include <array>
+
+#include "base/types.h"
+
+namespace undergo::heap {
+
+inline constexpr size_t kSliceShift = 16;
+inline constexpr size_t kSliceSize = size_t{1} << kSliceShift;
+inline constexpr size_t kGranule = 16;
+inline constexpr size_t kMaxOneSliceSize = 8 * kKiB;
+inline constexpr size_t kMaxSmallSize = 64 * kKiB;
+inline constexpr uint32_t kNumClasses = 80;
+inline constexpr uint32_t kLargeClass = kNumClasses;  // class number of an object with its own span
+inline constexpr uint32_t kMediumSpanSlices = 8;
+inline constexpr uint32_t kMaxSlots = kSliceSize / kGranule;
+inline constexpr uint32_t kMaxWords = kMaxSlots / 64;
+
+struct SizeClass {
+  uint32_t size;         // bytes of a slot
+  uint32_t magic;        // ceil(2^32 / size): slot index by multiplication in one-slice spans
+  uint16_t slots;        // per span
+  uint16_t words;        // 64-slot words per span
+  uint16_t slices;       // per span
+  uint16_t batch;        // slots that a cursor takes at a time
+  uint16_t revisit;      // frees after which a full span is worth visiting again
+  uint16_t notify;       // remote frees in one word after which its owner is told
+};
+
+namespace internal {
+
+constexpr uint32_t ClassSize(uint32_t cls) {
+  if (cls < 8) return (cls + 1) * 16;
+  uint32_t step = (cls - 8) % 8;
+  uint32_t base = 128u << ((cls - 8) / 8);
+  return base + base / 8 * (step + 1);
+}
+
+constexpr SizeClass MakeClass(uint32_t cls) {
+  SizeClass c{};
+  c.size = ClassSize(cls);
+  c.magic = static_cast<uint32_t>(((uint64_t{1} << 32) + c.size - 1) / c.size);
+  c.slices = c.size <= kMaxOneSliceSize ? 1 : kMediumSpanSlices;
+  c.slots = static_cast<uint16_t>(c.slices * kSliceSize / c.size);
+  c.words = static_cast<uint16_t>((c.slots + 63) / 64);
+  // A cursor spans at most 32 KiB, so that what is freed is handed out again while it is cached.
+  uint32_t batch = static_cast<uint32_t>(32 * kKiB / c.size);
+  c.batch = static_cast<uint16_t>(batch > 64 ? 64 : batch < 2 ? 2 : batch);
+  c.revisit = static_cast<uint16_t>(c.slots >= 16 ? c.slots / 8 : 1);
+  uint32_t in_word = c.slots < 64 ? c.slots : 64;
+  c.notify = static_cast<uint16_t>(in_word >= 16 ? in_word / 8 : 1);
+  return c;
+}
+
+constexpr std::array<SizeClass, kNumClasses> MakeClasses() {
+  std::array<SizeClass, kNumClasses> t{};
+  for (uint32_t i = 0; i < kNumClasses; ++i) t[i] = MakeClass(i);
+  return t;
+}
+
+constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> MakeSizeToClass() {
+  std::array<uint8_t, kMaxSmallSize / kGranule + 1> t{};
+  uint32_t cls = 0;
+  for (size_t i = 0; i < t.size(); ++i) {
+    if (i * kGranule > ClassSize(cls)) ++cls;
+    t[i] = static_cast<uint8_t>(cls);
+  }
+  return t;
+}
+
+}  // namespace internal
+
+inline constexpr std::array<SizeClass, kNumClasses> kClasses = internal::MakeClasses();
+inline constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> kSizeToClass =
+    internal::MakeSizeToClass();
+
+static_assert(kClasses[kNumClasses - 1].size == kMaxSmallSize);
+static_assert(kClasses[55].size == kMaxOneSliceSize && kClasses[0].slots == kMaxSlots);
+
+// For size <= kMaxSmallSize; zero gets the smallest class.
+inline uint32_t ClassOf(size_t size) { return kSizeToClass[(size + kGranule - 1) / kGranule]; }
+
+}  // namespace undergo::heap

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// First-fit allocation of slice runs.
+//
+// Problem: hand out runs of 64 KiB slices, low addresses first, so that the top of the heap drains
+// and memory that was used before is used again before fresh memory is touched.
+// A bitmap coalesces free neighbours by itself and keeps nothing in the free memory. Its weakness
+// is the search: hint_[k] bounds it from below for requests of at least 2^k slices; a search that
+// succeeds raises the hint of the next power of two, a free lowers all that lie above it.
+// Rejected: best fit (it needs a sorted index of runs, and measured no better in footprint for
+// allocators that separate small objects), buddy (rounds large objects up to powers of two).
+#include "heap/slice_alloc.h"
+
+#include "base/assert.h"
+#include "base/bits.h"
+
+namespace undergo::heap {
+
+uint32_t SliceAlloc::Alloc(uint32_t count, uint32_t align) {
+  UNDERGO_ASSERT(count > 0 && IsPowerOfTwo(align));
+  size_t at = hint_[HighestBit(count)];
+  for (;;) {
+    at = FindBit(used_, end_, at, false);
+    at = AlignUp(at, align);
+    if (at + count > end_) return kNone;
+    size_t stop = FindBit(used_, at + count, at, true);
+    if (stop == at + count) break;
+    at = stop;
+  }
+  uint32_t result = static_cast<uint32_t>(at);
+  int above = count == 1 ? 0 : static_cast<int>(HighestBit(count - 1)) + 1;
+  if (align == 1 && hint_[above] < result) hint_[above] = result;
+  Take(result, count);
+  return result;
+}
+
+bool SliceAlloc::AllocAt(uint32_t at, uint32_t count) {
+  if (size_t{at} + count > end_) return false;
+  if (FindBit(used_, at + count, at, true) != at + count) return false;
+  Take(at, count);
+  return true;
+}
+
+void SliceAlloc::Take(uint32_t at, uint32_t count) {
+  SetBits(used_, at, count, true);
+  SetBits(aged_, at, count, false);
+  dirty_free_ -= static_cast<uint32_t>(CountBitsIn(dirty_, at, count));
+  used_count_ += count;
+}
+
+void SliceAlloc::Free(uint32_t at, uint32_t count, bool dirty) {
+  UNDERGO_ASSERT(CountBitsIn(used_, at, count) == count);
+  SetBits(used_, at, count, false);
+  if (dirty) SetBits(dirty_, at, count, true);
+  dirty_free_ += static_cast<uint32_t>(CountBitsIn(dirty_, at, count));
+  used_count_ -= count;
+  // The run may join a free run that begins below it.
+  uint32_t start = at;
+  while (start > 0 && !TestBit(used_, start - 1)) {
+    start = (start % 64 == 0 && used_[start / 64 - 1] == 0) ? start - 64 : start - 1;
+  }
+  for (uint32_t& h : hint_) {
+    if (h > start) h = start;
+  }
+}
+
+bool SliceAlloc::IsDirty(uint32_t at, uint32_t count) const {
+  return FindBit(dirty_, at + count, at, true) != at + count;
+}
+
+void SliceAlloc::SetClean(uint32_t at, uint32_t count) {
+  // Called for slices that are taken: dirty_free_ does not count them.
+  UNDERGO_ASSERT(CountBitsIn(used_, at, count) == count);
+  SetBits(dirty_, at, count, false);
+}
+
+uint32_t SliceAlloc::FreeTail() const {
+  uint32_t at = end_;
+  while (at > 0 && !TestBit(used_, at - 1)) {
+    at = (at % 64 == 0 && used_[at / 64 - 1] == 0) ? at - 64 : at - 1;
+  }
+  return end_ - at;
+}
+
+void SliceAlloc::AgeAll() {
+  for (uint32_t w = 0; w < (end_ + 63) / 64; ++w) {
+    uint64_t old = dirty_[w] & ~used_[w];
+    if (aged_[w] != old) aged_[w] = old;
+  }
+}
+
+bool SliceAlloc::FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint32_t* count) const {
+  size_t first = FindBit(aged_, end_, from, true);
+  if (first == end_) return false;
+  size_t last = FindBit(aged_, Min(end_, first + max_count), first, false);
+  *at = static_cast<uint32_t>(first);
+  *count = static_cast<uint32_t>(last - first);
+  return true;
+}
+
+}  // namespace undergo::heap

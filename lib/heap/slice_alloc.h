@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which slices are in use, and which of the free ones may hold old data: two bitmaps.
+#pragma once
+
+#include "base/types.h"
+
+namespace undergo::heap {
+
+// First fit by address over a bitmap. Not thread safe: the mheap lock protects it.
+class SliceAlloc {
+ public:
+  static constexpr uint32_t kNone = ~0u;
+
+  // Bitmaps of `capacity` bits, zeroed, owned by the caller.
+  constexpr SliceAlloc(uint64_t* used, uint64_t* dirty, uint64_t* aged)
+      : used_(used), dirty_(dirty), aged_(aged) {}
+
+  // Slices below `end` exist. They start free and clean.
+  void Grow(uint32_t end) { end_ = end; }
+  uint32_t end() const { return end_; }
+
+  // Takes `count` free slices, the first a multiple of `align` (a power of two), kNone if there
+  // are no such slices yet.
+  uint32_t Alloc(uint32_t count, uint32_t align);
+  // Takes exactly [at, at+count); false if any of it is in use or does not exist.
+  bool AllocAt(uint32_t at, uint32_t count);
+  // `dirty`: the memory may be resident and hold old data.
+  void Free(uint32_t at, uint32_t count, bool dirty);
+
+  bool IsDirty(uint32_t at, uint32_t count) const;
+  // Forgets that the slices held data: they were given back to the system.
+  void SetClean(uint32_t at, uint32_t count);
+  // Length of the free run that ends at the end of what exists.
+  uint32_t FreeTail() const;
+
+  uint32_t used_slices() const { return used_count_; }
+  uint32_t dirty_free_slices() const { return dirty_free_; }
+
+  // Aging, for a delayed purge. AgeAll() marks every free dirty slice as old; allocation and free
+  // take the mark off. FindAged() finds the next run of old slices at or after `from`.
+  void AgeAll();
+  bool FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint32_t* count) const;
+
+ private:
+  void Take(uint32_t at, uint32_t count);
+
+  static constexpr int kHints = 25;
+
+  uint64_t* used_;
+  uint64_t* dirty_;
+  uint64_t* aged_;           // subset of free and dirty
+  uint32_t end_ = 0;         // slices
+  uint32_t used_count_ = 0;
+  uint32_t dirty_free_ = 0;  // free slices with the dirty bit
+  uint32_t hint_[kHints] = {};  // no free run of 2^k or more slices begins below hint_[k]
+};
+
+}  // namespace undergo::heap

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Monotonic time.
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+
+namespace undergo::plat {
+
+// Nanoseconds of the monotonic clock at the resolution of the kernel's tick (1 to 10 ms). Costs a
+// few nanoseconds: the C library answers it without a system call.
+inline uint64_t CoarseNowNs() {
+  struct timespec t;
+  if (clock_gettime(CLOCK_MONOTONIC_COARSE, &t) != 0) return 0;
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+}  // namespace undergo::plat

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel's wait queue on a 32-bit word, private to the process.
+#pragma once
+
+#include <cstdint>
+
+#include "plat/syscall.h"
+
+namespace undergo::plat {
+
+// Returns when woken, when *word differs from `expected`, or spuriously.
+inline void FutexWait(const uint32_t* word, uint32_t expected) {
+  Syscall(__NR_futex, word, 128 /* WAIT | PRIVATE */, expected, nullptr);
+}
+inline void FutexWake(const uint32_t* word, int count) {
+  Syscall(__NR_futex, word, 129 /* WAKE | PRIVATE */, count);
+}
+
+}  // namespace undergo::plat

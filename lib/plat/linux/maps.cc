@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reader of /proc/self/maps.
+#include "plat/maps.h"
+
+#include <fcntl.h>
+
+#include "plat/syscall.h"
+
+namespace undergo::plat {
+
+namespace {
+
+// Lines of a file descriptor, through a fixed buffer.
+class LineReader {
+ public:
+  explicit LineReader(long fd) : fd_(fd) {}
+
+  // The next line without its newline, null at the end. Overlong lines are cut.
+  char* Next() {
+    for (;;) {
+      for (size_t i = start_; i < end_; ++i) {
+        if (buffer_[i] != '\n') continue;
+        buffer_[i] = '\0';
+        char* line = buffer_ + start_;
+        start_ = i + 1;
+        return line;
+      }
+      if (start_ == 0 && end_ == sizeof buffer_) end_ = 0;
+      for (size_t i = start_; i < end_; ++i) buffer_[i - start_] = buffer_[i];
+      end_ -= start_;
+      start_ = 0;
+      long n = Syscall(__NR_read, fd_, buffer_ + end_, sizeof buffer_ - end_);
+      if (n == -4) continue;  // EINTR
+      if (n <= 0) return nullptr;
+      end_ += static_cast<size_t>(n);
+    }
+  }
+
+ private:
+  long fd_;
+  char buffer_[4096 + 256];
+  size_t start_ = 0;
+  size_t end_ = 0;
+};
+
+Addr ParseHex(char** at) {
+  Addr v = 0;
+  for (;; ++*at) {
+    char c = **at;
+    if (c >= '0' && c <= '9') {
+      v = v * 16 + static_cast<Addr>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      v = v * 16 + static_cast<Addr>(c - 'a' + 10);
+    } else {
+      return v;
+    }
+  }
+}
+
+bool ParseLine(char* at, Mapping* m) {
+  m->start = ParseHex(&at);
+  if (*at++ != '-') return false;
+  m->end = ParseHex(&at);
+  if (at[0] != ' ' || at[1] == '\0' || at[2] == '\0' || at[3] == '\0' || at[4] == '\0') return false;
+  m->readable = at[1] == 'r';
+  m->writable = at[2] == 'w';
+  m->executable = at[3] == 'x';
+  at += 5;
+  while (*at == ' ') ++at;
+  m->file_offset = ParseHex(&at);
+  for (int field = 0; field < 2; ++field) {  // device, inode
+    while (*at == ' ') ++at;
+    while (*at != ' ' && *at != '\0') ++at;
+  }
+  while (*at == ' ') ++at;
+  m->path = at;
+  return true;
+}
+
+struct Wanted {
+  Addr address;
+  Fmt* out;
+};
+
+bool Describe(void* context, const Mapping& m) {
+  auto* wanted = static_cast<Wanted*>(context);
+  if (wanted->address < m.start || wanted->address >= m.end) return true;
+  if (m.path[0] != '\0') {
+    const char* name = m.path;
+    for (const char* p = m.path; *p != '\0'; ++p) {
+      if (*p == '/') name = p + 1;
+    }
+    wanted->out->Str(" (").Str(name).Char('+').Hex(wanted->address - m.start + m.file_offset);
+    wanted->out->Char(')');
+  }
+  return false;
+}
+
+}  // namespace
+
+bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* context) {
+  long fd = Syscall(__NR_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+  if (IsError(fd)) return false;
+  LineReader lines(fd);
+  Mapping m;
+  while (char* line = lines.Next()) {
+    if (ParseLine(line, &m) && !visit(context, m)) break;
+  }
+  Syscall(__NR_close, fd);
+  return true;
+}
+
+void DescribeAddress(Addr a, Fmt* out) {
+  out->Hex(a);
+  Wanted wanted = {a, out};
+  ForEachMapping(Describe, &wanted);
+}
+
+}  // namespace undergo::plat

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Address space and pages by raw system calls.
+#include "plat/vm.h"
+
+#include <linux/mman.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+
+#include "plat/syscall.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+namespace undergo::plat {
+
+constinit FailureHook vm_failure_hook = nullptr;
+
+namespace {
+
+bool Injected() { return vm_failure_hook != nullptr && vm_failure_hook(); }
+
+void* Map(Addr at, size_t size, int prot, int flags) {
+  if (Injected()) return nullptr;
+  long r = Syscall(__NR_mmap, at, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  return IsError(r) ? nullptr : reinterpret_cast<void*>(r);
+}
+
+}  // namespace
+
+void* Reserve(size_t size, Addr hint) { return Map(hint, size, PROT_NONE, MAP_NORESERVE); }
+
+void* ReserveReadable(size_t size, Addr hint) { return Map(hint, size, PROT_READ, MAP_NORESERVE); }
+
+bool Commit(Addr at, size_t size) {
+  if (Injected()) return false;
+  return !IsError(Syscall(__NR_mprotect, at, size, PROT_READ | PROT_WRITE));
+}
+
+bool MapAt(Addr at, size_t size) {
+  void* p = Map(at, size, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE);
+  if (p == nullptr) return false;
+  if (reinterpret_cast<Addr>(p) == at) return true;
+  Unmap(reinterpret_cast<Addr>(p), size);  // kernels before 4.17 take the flag for a hint
+  return false;
+}
+
+void* MapPages(size_t size) { return Map(0, size, PROT_READ | PROT_WRITE, 0); }
+
+void Unmap(Addr at, size_t size) { Syscall(__NR_munmap, at, size); }
+
+bool Discard(Addr at, size_t size) {
+  return !IsError(Syscall(__NR_madvise, at, size, MADV_DONTNEED));
+}
+
+bool AdviseHugePages(Addr at, size_t size, bool wanted) {
+  return !IsError(Syscall(__NR_madvise, at, size, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+}
+
+bool IsMapped(Addr at, size_t size) {
+  Addr first = AlignDown(at, kOsPageSize);
+  unsigned char resident[16];
+  for (Addr page = first; page < at + size; page += sizeof resident * kOsPageSize) {
+    size_t bytes = Min(sizeof resident * kOsPageSize, AlignUp(at + size, kOsPageSize) - page);
+    if (IsError(Syscall(__NR_mincore, page, bytes, &resident[0]))) return false;
+  }
+  return true;
+}
+
+bool SafeRead(Addr from, void* to, size_t size) {
+  struct iovec local = {to, size};
+  struct iovec remote = {reinterpret_cast<void*>(from), size};
+  long pid = Syscall(__NR_getpid);
+  return Syscall(__NR_process_vm_readv, pid, &local, 1, &remote, 1, 0) == static_cast<long>(size);
+}
+
+bool AddressSpaceLimited() {
+  struct rlimit limit;
+  long r = Syscall(__NR_prlimit64, 0, RLIMIT_AS, nullptr, &limit);
+  return !IsError(r) && limit.rlim_cur != RLIM_INFINITY;
+}
+
+}  // namespace undergo::plat

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real libc functions behind the interposed ones: real::name, from abi/libc.def.
+#pragma once
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+namespace undergo::real {
+
+#define UNDERGO_ROW(ret, name, params, args) extern ret(*name) params;
+#define UNDERGO_REAL(ret, name, params) extern "C" ret(*undergo_real_##name) params;
+#include "abi/libc.def"
+
+// Fills all pointers. Idempotent; boot calls it first of all, an interposed function that is
+// entered even earlier calls it itself.
+void Resolve();
+
+// The next definition of a symbol after ours, null when there is none.
+void* Next(const char* symbol);
+
+}  // namespace undergo::real

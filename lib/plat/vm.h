@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Address space and pages. Every function is async-signal-safe, keeps errno and never allocates.
+#pragma once
+
+#include "base/types.h"
+
+namespace undergo::plat {
+
+// Address space without access or memory, at `hint` when that is free; null when refused.
+void* Reserve(size_t size, Addr hint);
+// Readable, never charged to a memory limit until it is committed.
+void* ReserveReadable(size_t size, Addr hint);
+// Makes reserved pages readable and writable; false when the system refuses (ENOMEM).
+bool Commit(Addr at, size_t size);
+// Fresh writable pages exactly there; false when anything is mapped there or memory is refused.
+bool MapAt(Addr at, size_t size);
+// Fresh zero pages anywhere; null when refused.
+void* MapPages(size_t size);
+void Unmap(Addr at, size_t size);
+// Gives the memory back; the pages read as zero afterwards. False when the kernel refused.
+bool Discard(Addr at, size_t size);
+// Transparent huge pages for the range: wanted or never.
+bool AdviseHugePages(Addr at, size_t size, bool wanted);
+// True when every page of the range is mapped (it may still be inaccessible).
+bool IsMapped(Addr at, size_t size);
+// Copies without faulting: false when the source cannot be read.
+bool SafeRead(Addr from, void* to, size_t size);
+
+// RLIMIT_AS is finite: address space itself is scarce.
+bool AddressSpaceLimited();
+
+// Test seam: when set, called before each request for memory or address space; true makes it fail.
+using FailureHook = bool (*)();
+extern constinit FailureHook vm_failure_hook;
+
+}  // namespace undergo::plat

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Process-wide events that the heap must know: fork, thread exit, limits of the address space.
+#include <limits.h>
+#include <pthread.h>
+
+#include "base/assert.h"
+#include "heap/mcache.h"
+#include "heap/mheap.h"
+#include "heap/registry.h"
+#include "plat/real.h"
+#include "posix/posix.h"
+
+namespace undergo::posix {
+
+namespace {
+
+void BeforeFork() {
+  heap::thread_words.busy++;
+  heap::LockAllForFork();
+}
+
+void AfterForkInParent() {
+  heap::UnlockAllInParent();
+  heap::thread_words.busy--;
+}
+
+void AfterForkInChild() {
+  heap::ResetAllInChild();
+  heap::thread_words.busy--;
+}
+
+constinit pthread_key_t exit_key = 0;
+
+// Destructors of other keys may still allocate and free: glibc runs them in rounds, so this one
+// comes back until the last round. The value counts the rounds.
+void OnThreadExit(void* value) {
+  auto round = reinterpret_cast<uintptr_t>(value);
+  if (round < PTHREAD_DESTRUCTOR_ITERATIONS) {
+    pthread_setspecific(exit_key, reinterpret_cast<void*>(round + 1));
+    return;
+  }
+  heap::DetachThread();
+}
+
+void OnThreadAttached() { pthread_setspecific(exit_key, reinterpret_cast<void*>(1)); }
+
+template <typename Limit>
+void BeforeLimit(int what, const Limit* limit) {
+  if (what != RLIMIT_AS || limit == nullptr) return;
+  if (limit->rlim_cur == static_cast<decltype(limit->rlim_cur)>(RLIM_INFINITY)) return;
+  heap::BusyScope busy;
+  heap::mheap.ReleaseReservation();
+}
+
+}  // namespace
+
+void InstallForkHandlers() {
+  int error = pthread_atfork(BeforeFork, AfterForkInParent, AfterForkInChild);
+  UNDERGO_CHECK(error == 0);
+}
+
+void InstallThreadExitHook() {
+  // Without a key threads keep their mcache for ever; the program still runs right.
+  if (pthread_key_create(&exit_key, OnThreadExit) == 0) {
+    heap::on_thread_attached = OnThreadAttached;
+  }
+}
+
+int setrlimit(__rlimit_resource_t what, const struct rlimit* limit) {
+  if (real::setrlimit == nullptr) real::Resolve();
+  BeforeLimit(what, limit);
+  return real::setrlimit(what, limit);
+}
+
+int setrlimit64(__rlimit_resource_t what, const struct rlimit64* limit) {
+  if (real::setrlimit64 == nullptr) real::Resolve();
+  BeforeLimit(what, limit);
+  return real::setrlimit64(what, limit);
+}
+
+int prlimit(pid_t pid, enum __rlimit_resource what, const struct rlimit* limit,
+            struct rlimit* old) {
+  if (real::prlimit == nullptr) real::Resolve();
+  if (pid == 0) BeforeLimit(what, limit);
+  return real::prlimit(pid, what, limit, old);
+}
+
+int prlimit64(pid_t pid, enum __rlimit_resource what, const struct rlimit64* limit,
+              struct rlimit64* old) {
+  if (real::prlimit64 == nullptr) real::Resolve();
+  if (pid == 0) BeforeLimit(what, limit);
+  return real::prlimit64(pid, what, limit, old);
+}
+
+}  // namespace undergo::posix
