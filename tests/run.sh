@@ -146,11 +146,10 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
   limit=$(directive "$src" timeout)
   local out=$scratch/out err=$scratch/err
   start=$(date +%s%N)
-  # The braces keep the shell's own word about a signal off the log.
-  {
+  # The inner shell keeps the word about a signal off the log, and this one's descriptors to itself.
+  sh -c 'out=$1 err=$2; shift 2; "$@" </dev/null >"$out" 2>"$err"; exit $?' sh "$out" "$err" \
     timeout -k 3 "${limit:-20}" env ${preload:+LD_PRELOAD="$preload"} ${vars[@]+"${vars[@]}"} \
-      "$program" ${args[@]+"${args[@]}"} </dev/null >"$out" 2>"$err"
-  } 2>/dev/null
+    "$program" ${args[@]+"${args[@]}"} 2>/dev/null
   status=$?
   end=$(date +%s%N)
 

@@ -36,7 +36,10 @@ static void* Work(void* arg) {
     }
     Fill(p[k], n[k], k);
   }
-  for (int k = 0; k < 200; k++) free(p[k]);
+  for (int k = 0; k < 200; k++) {
+    free(p[k]);
+    p[k] = NULL;
+  }
   return NULL;
 }
 
