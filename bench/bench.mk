@@ -18,7 +18,7 @@ BENCH_PROGRAMS := $(patsubst bench/workloads/%.c,$(BUILD)/bench/%,$(wildcard ben
                   $(patsubst bench/workloads/%.cc,$(BUILD)/bench/%,$(wildcard bench/workloads/*.cc)) \
                   $(patsubst bench/support/%.c,$(BUILD)/bench/%,$(wildcard bench/support/*.c))
 
-.PHONY: bench bench-build bench-quick bench-demo
+.PHONY: bench bench-build bench-quick bench-demo fastpath-check fastpath-update
 # Named first so that it is the default when this file is used alone.
 bench-build: $(BENCH_PROGRAMS)
 
@@ -30,6 +30,10 @@ bench-quick: bench-build $(BENCH_SUBJECT)
 
 bench-demo: bench-build $(BENCH_SUBJECT)
 	python3 bench/run.py --build $(BUILD) --demo $(BENCH_ARGS)
+
+# The hot paths of malloc and free, instruction by instruction, against tests/golden/.
+fastpath-check fastpath-update: fastpath-%: $(BUILD)/bench/steptrace $(BENCH_SUBJECT)
+	scripts/fastpath_golden.py --build $(BUILD) --$* $(BUILD)/libundergo.so
 
 $(BUILD)/bench/%: bench/workloads/%.c bench/workloads/bench.h
 	@mkdir -p $(@D)

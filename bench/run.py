@@ -13,6 +13,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+sys.dont_write_bytecode = True  # leave no __pycache__ beside the sources
+
 import report
 import runner
 import suite
@@ -327,7 +329,7 @@ def main():
         if startup:
             session.run_startup(100)
         if fork:
-            session.run_fork(1 if args.quick else 3, 256 if args.quick else 1024)
+            session.run_fork(1 if args.quick else 5, 256 if args.quick else 1024)
         if full and runner.counters_work():
             session.run_counters(rows)
         elif full:
