@@ -40,30 +40,31 @@ ElfFile ReadOpen(int fd) {
   if (static_cast<size_t>(size) < offsetof(Elf64_Ehdr, e_version)) {
     return Problem(ElfProblem::kMalformed);
   }
-  if (header.e_ident[EI_DATA] != ELFDATA2LSB) return Problem(ElfProblem::kForeignMachine);
-  if (header.e_ident[EI_CLASS] == ELFCLASS32) return Problem(ElfProblem::k32Bit, header.e_machine);
-  if (header.e_machine != EM_X86_64) return Problem(ElfProblem::kForeignMachine, header.e_machine);
-  if (size != sizeof(header) || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+  const bool swapped = header.e_ident[EI_DATA] == ELFDATA2MSB;
+  const int machine = swapped ? __builtin_bswap16(header.e_machine) : header.e_machine;
+  if (header.e_ident[EI_CLASS] == ELFCLASS32) return Problem(ElfProblem::k32Bit, machine);
+  if (machine != EM_X86_64) return Problem(ElfProblem::kForeignMachine, machine);
+  if (size != sizeof(header) || swapped || header.e_ident[EI_CLASS] != ELFCLASS64 ||
       (header.e_type != ET_EXEC && header.e_type != ET_DYN) ||
       header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0) {
     return Problem(ElfProblem::kMalformed);
   }
 
   ElfFile file;
-  file.machine = header.e_machine;
+  file.machine = machine;
   file.type = header.e_type;
   for (unsigned i = 0; i < header.e_phnum; ++i) {
     Elf64_Phdr segment;
     if (!ReadAt(fd, header.e_phoff + i * sizeof(segment), &segment, sizeof(segment))) {
-      return Problem(ElfProblem::kMalformed, header.e_machine);
+      return Problem(ElfProblem::kMalformed, machine);
     }
     if (segment.p_type != PT_INTERP) continue;
     if (segment.p_filesz < 2 || segment.p_filesz > PATH_MAX) {
-      return Problem(ElfProblem::kMalformed, header.e_machine);
+      return Problem(ElfProblem::kMalformed, machine);
     }
     std::string loader(segment.p_filesz, '\0');
     if (!ReadAt(fd, segment.p_offset, loader.data(), loader.size()) || loader.back() != '\0') {
-      return Problem(ElfProblem::kMalformed, header.e_machine);
+      return Problem(ElfProblem::kMalformed, machine);
     }
     file.loader = loader.c_str();
     break;

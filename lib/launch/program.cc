@@ -20,6 +20,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "launch/elf_file.h"
@@ -189,14 +190,13 @@ std::string EnvProgram(const std::string& argument) {
   return "";
 }
 
-// Follows the first line of a script as the kernel does: one word, and the rest as one argument.
-// False if there is no word, and then execvp has the shell run it.
-bool CheckScript(const Subject& subject, const std::string& head, const char* search_path) {
-  std::string line = head.substr(
-      2, head.find('\n') == std::string::npos ? std::string::npos : head.find('\n') - 2);
+// Follows the first line of a script as the kernel does: one word, and the rest as one argument. If
+// there is no word, execvp has the shell run the script.
+void CheckScript(const Subject& subject, const std::string& head, const char* search_path) {
+  std::string line = head.substr(2, std::min(head.find('\n'), head.size()) - 2);
   line = line.substr(0, line.find('\0'));
   const size_t start = line.find_first_not_of(" \t");
-  if (start == std::string::npos) return false;
+  if (start == std::string::npos) return;
   if (subject.depth >= kMaxScripts) {
     Refuse(kNotExecutable, subject, "is a script of a script of a script, too deep for the kernel");
   }
@@ -206,21 +206,24 @@ bool CheckScript(const Subject& subject, const std::string& head, const char* se
   CheckFile(interpreter, search_path);
 
   const size_t argument = end == std::string::npos ? end : line.find_first_not_of(" \t", end);
-  if (BaseName(interpreter.path) != "env" || argument == std::string::npos) return true;
+  if (BaseName(interpreter.path) != "env" || argument == std::string::npos) return;
   line.resize(line.find_last_not_of(" \t\r") + 1);
   const std::string name = EnvProgram(line.substr(argument));
-  if (name.empty()) return true;
+  if (name.empty()) return;
   CheckFile({FindProgram(name, search_path), origin, subject.depth + 1}, search_path);
-  return true;
 }
 
+// A text for the shell, or a format that somebody has told the kernel about, passes: what becomes
+// of it shows when the kernel has seen it.
 void CheckFile(const Subject& subject, const char* search_path) {
   struct stat status;
   CheckAccess(subject, &status);
   const std::string head = ReadHead(subject);
-  if (head.starts_with("\177ELF")) return CheckElf(subject, status);
-  if (head.starts_with("#!") && CheckScript(subject, head, search_path)) return;
-  // What is left is a text for the shell, or a format that somebody has told the kernel about.
+  if (head.starts_with("\177ELF")) {
+    CheckElf(subject, status);
+  } else if (head.starts_with("#!")) {
+    CheckScript(subject, head, search_path);
+  }
 }
 
 // Bash's test: a zero byte in the first line.

@@ -148,6 +148,8 @@ refuse library-with-colon 2 'colon' "$undergo" --library=bad:dir/other.so ./show
 mkdir alone beside && cp inst/bin/undergo alone/ && cp inst/bin/undergo other.so beside/
 mv beside/other.so beside/libundergo.so
 refuse library-not-found 2 'libundergo.so is neither' alone/undergo ./show
+expect preload-of-another-undergo-goes 0 "^LD_PRELOAD=$library:$work/other.so\$" \
+  env LD_PRELOAD="$work/beside/libundergo.so:$work/other.so" "$undergo" ./show
 expect library-beside 0 "^LD_PRELOAD=$work/beside/libundergo.so\$" beside/undergo ./show
 ln -s "$undergo" linked-undergo
 expect library-by-link 0 "^LD_PRELOAD=$library\$" ./linked-undergo ./show
@@ -201,21 +203,23 @@ loader=$(readlink -f /lib64/ld-linux-x86-64.so.2)
 cp "$loader" ld-linux-x86-64.so.2 && chmod 755 ld-linux-x86-64.so.2
 expect loader-by-hand 0 '^argv0=./show$' "$undergo" ./ld-linux-x86-64.so.2 ./show
 
-# elf CLASS DATA MACHINE: a header, zeros up to 64 bytes.
+# elf CLASS DATA MACHINE...: a header, the machine in two octal bytes, zeros up to 64 bytes.
 elf() {
   printf '\177ELF'
-  printf '%b' "$(printf '\\0%03o\\0%03o\\0001\\0000' "$1" "$2")"
+  printf '%b' "\\0$1\\0$2\\0001\\0000"
   head -c 8 /dev/zero
-  printf '%b' "$(printf '\\0002\\0000\\0%03o\\0000' "$3")"
+  printf '%b' "\\0002\\0000\\0$3\\0$4"
   head -c 44 /dev/zero
 }
-elf 1 1 3 >i386 && elf 1 1 62 >x32 && elf 2 1 183 >aarch64 && elf 2 2 22 >s390x && elf 2 1 62 >cut
+elf 1 1 3 0 >i386 && elf 1 1 76 0 >x32 && elf 2 1 267 0 >aarch64 && elf 2 2 0 26 >s390x &&
+  elf 2 2 0 76 >swapped && elf 2 1 76 0 >cut
 printf '\177ELF\002\001' >stub
-chmod 755 i386 x32 aarch64 s390x cut stub
+chmod 755 i386 x32 aarch64 s390x swapped cut stub
 refuse i386 2 '32-bit' "$undergo" ./i386
 refuse x32 2 '32-bit' "$undergo" ./x32
 refuse aarch64 2 'another machine \(ELF machine 183\)' "$undergo" ./aarch64
-refuse big-endian 2 'another machine \(ELF' "$undergo" ./s390x
+refuse big-endian 2 'another machine \(ELF machine 22\)' "$undergo" ./s390x
+refuse swapped-elf 126 'malformed' "$undergo" ./swapped
 refuse malformed-elf 126 'malformed' "$undergo" ./cut
 refuse truncated-elf 126 'malformed' "$undergo" ./stub
 
@@ -274,14 +278,19 @@ if [ -x hello-static ]; then
   script env-static.script '#!/usr/bin/env statprog\n'
   refuse env-static 2 'static-path/statprog" is statically linked.*interpreter of' \
     env PATH="$work/static-path:$PATH" "$undergo" ./env-static.script
-  script env-split-static.script '#!/usr/bin/env -S A=b -u C statprog --x\n'
+  script env-split-static.script "#!/usr/bin/env -S 'A=b c' -u C statprog --x\n"
   refuse env-split-static 2 'statically linked' \
     env PATH="$work/static-path:$PATH" "$undergo" ./env-split-static.script
+  script env-tight-static.script '#!/usr/bin/env -Sstatprog --x\n'
+  refuse env-tight-static 2 'statically linked' \
+    env PATH="$work/static-path:$PATH" "$undergo" ./env-tight-static.script
 else skip script-static 'no static C library'; fi
 script env.script '#!/usr/bin/env findme\n'
 expect env-script 0 '^argv1=./env.script$' env PATH="$work/path:$PATH" "$undergo" ./env.script
 script env-split.script "#!/usr/bin/env -S GOGC=7 findme 'a b'\n"
 expect env-split-script 0 '^argv1=a b$' env PATH="$work/path:$PATH" "$undergo" ./env-split.script
+script env-path.script "#!/usr/bin/env -S PATH=$work/path findme\n"
+expect env-script-with-its-own-path 0 '^argv0=findme$' "$undergo" ./env-path.script
 script env-lost.script '#!/usr/bin/env no-such-program-here\n'
 refuse env-program-missing 127 '"no-such-program-here" is not in PATH' "$undergo" ./env-lost.script
 script plain.script './show "$@"\n'

@@ -137,8 +137,8 @@ Test(procs, a_mount_whose_root_is_the_group_itself) {
   tree.Cgroup("4:cpu:/docker/abc\n");
   tree.Mounts(
       "31 23 0:27 / /decoy rw - tmpfs tmpfs rw,cpu\n"
-      "32 23 0:27 / /decoy rw - cgroup cgroup\n"
       "33 31 0:30 /docker/ab /elsewhere rw - cgroup cgroup rw,cpu\n"
+      "32 23 0:27 / /decoy rw - cgroup cgroup\n"
       "34 31 0:30 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n");
   tree.Write("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
   tree.Write("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
