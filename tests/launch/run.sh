@@ -166,6 +166,10 @@ expect program-named-like-a-subcommand 0 '^argv0=doctor$' \
 mkdir locked && cp show locked/findme && chmod 644 locked/findme
 expect path-goes-on-after-locked 0 '^argv0=findme$' \
   env PATH="$work/locked:$work/path:$PATH" "$undergo" findme
+mkdir -p folder/findme
+expect path-goes-on-after-directory 0 '^argv0=findme$' \
+  env PATH="$work/folder:$work/path:$PATH" "$undergo" findme
+refuse path-only-directory 126 'is a directory' env PATH="$work/folder" "$undergo" findme
 refuse path-only-locked 126 'findme" is not executable' env PATH="$work/locked:/bin" "$undergo" findme
 
 ### What cannot run
@@ -212,7 +216,10 @@ elf() {
   head -c 44 /dev/zero
 }
 elf 1 1 3 0 >i386 && elf 1 1 76 0 >x32 && elf 2 1 267 0 >aarch64 && elf 2 2 0 26 >s390x &&
-  elf 2 2 0 76 >swapped && elf 2 1 76 0 >cut
+  elf 2 1 76 0 >cut
+cp show swapped # a program whose header claims the other byte order
+printf '\002' | dd of=swapped bs=1 seek=5 conv=notrunc status=none
+printf '\000\076' | dd of=swapped bs=1 seek=18 conv=notrunc status=none
 printf '\177ELF\002\001' >stub
 chmod 755 i386 x32 aarch64 s390x swapped cut stub
 refuse i386 2 '32-bit' "$undergo" ./i386
