@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Tests of the launcher: what it refuses and how, what it hands to the program, the settings.
-# Usage: [UNDERGO_BUILD=DIR] [CC=COMPILER] run.sh       DIR holds undergo and, if built, libundergo.so
+# Usage: [UNDERGO_BUILD=DIR] [CC=COMPILER] run.sh; DIR holds undergo and, if built, libundergo.so
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,7 +52,7 @@ refuse() {
   fi
 }
 
-# An installation of the launcher with an empty library, so that these tests judge the launcher only.
+# An installation of the launcher with an empty library: these tests judge the launcher only.
 mkdir -p inst/bin inst/lib/undergo
 cp "$build/undergo" inst/bin/undergo
 echo 'int undergo_launch_test;' >empty.c
@@ -92,24 +92,27 @@ expect doctor-limited 0 '^address space limit +200000 KiB' \
 refuse doctor-with-argument 2 'doctor takes no argument' "$undergo" doctor me
 refuse audit-does-not-exist-yet 127 'audit' "$undergo" audit
 
-### The settings: each option of the help reaches the program, and the program only if it is well-formed
+### The settings: each option reaches the program, if it is well-formed
 expect gogc 0 '^GOGC=50$' "$undergo" --gogc=50 ./show
 expect gogc-separate-value 0 '^GOGC=off$' "$undergo" --gogc off ./show
 expect gogc-wins-over-environment 0 '^GOGC=50$' env GOGC=20 "$undergo" --gogc=50 ./show
 expect gomemlimit 0 '^GOMEMLIMIT=3GiB$' "$undergo" --gomemlimit=3GiB ./show
 expect gomaxprocs 0 '^GOMAXPROCS=2$' "$undergo" --gomaxprocs=2 ./show
-expect godebug 0 '^GODEBUG=gctrace=1,schedtrace=9$' "$undergo" --godebug=gctrace=1,schedtrace=9 ./show
+expect godebug 0 '^GODEBUG=gctrace=1,schedtrace=9$' \
+  "$undergo" --godebug=gctrace=1,schedtrace=9 ./show
 expect godebug-merges 0 '^GODEBUG=netdns=go,gctrace=2$' \
   env GODEBUG=gctrace=1,netdns=go "$undergo" --godebug=gctrace=2 ./show
 expect keys 0 '^UNDERGO=gc=off,sched=off,badfree=ignore,stats=exit,purge=2s,thp=off,log=x$' \
-  "$undergo" --gc=off --sched=off --badfree=ignore --stats=exit --purge=2s --thp=off --log=x ./show
+  "$undergo" --gc=off --sched=off --badfree=ignore --stats=exit --purge=2s --thp=off --log=x \
+  ./show
 expect keys-merge 0 '^UNDERGO=sched=off,stats=exit,gc=off$' \
   env UNDERGO=gc=report,sched=off,stats=exit "$undergo" --gc=off ./show
 expect environment-is-kept 0 '^UNDERGO=gc=report$' env UNDERGO=gc=report "$undergo" ./show
 expect environment-is-not-invented 0 '^UNDERGO=\(unset\)$' "$undergo" ./show
 for setting in gogc=x gogc= gogc=1.5 gomemlimit=1GB gomemlimit=-1 gomaxprocs=many godebug=gctrace=x \
   godebug=1 gc=maybe gc= sched=1 badfree=never stats=on purge=1 purge=soon thp=madvise log=; do
-  refuse "bad --$setting" 2 "^undergo: --${setting%%=*}=\".*\" .* takes " "$undergo" "--$setting" ./show
+  refuse "bad --$setting" 2 "^undergo: --${setting%%=*}=\".*\" .* takes " \
+    "$undergo" "--$setting" ./show
 done
 refuse log-with-comma 2 'comma' "$undergo" --log=a,b ./show
 for setting in GOGC=x GOMEMLIMIT=1GB GOMAXPROCS=many GODEBUG=gctrace=x UNDERGO=gc=maybe; do
@@ -170,7 +173,8 @@ mkdir -p folder/findme
 expect path-goes-on-after-directory 0 '^argv0=findme$' \
   env PATH="$work/folder:$work/path:$PATH" "$undergo" findme
 refuse path-only-directory 126 'is a directory' env PATH="$work/folder" "$undergo" findme
-refuse path-only-locked 126 'findme" is not executable' env PATH="$work/locked:/bin" "$undergo" findme
+refuse path-only-locked 126 'findme" is not executable' \
+  env PATH="$work/locked:/bin" "$undergo" findme
 
 ### What cannot run
 refuse not-found 127 '"no-such-program-here" is not in PATH' "$undergo" no-such-program-here
@@ -216,18 +220,18 @@ elf() {
   head -c 44 /dev/zero
 }
 elf 1 1 3 0 >i386 && elf 1 1 76 0 >x32 && elf 2 1 267 0 >aarch64 && elf 2 2 0 26 >s390x &&
-  elf 2 1 76 0 >cut
+  elf 2 1 76 0 >no-segments
 cp show swapped # a program whose header claims the other byte order
 printf '\002' | dd of=swapped bs=1 seek=5 conv=notrunc status=none
 printf '\000\076' | dd of=swapped bs=1 seek=18 conv=notrunc status=none
 printf '\177ELF\002\001' >stub
-chmod 755 i386 x32 aarch64 s390x swapped cut stub
+chmod 755 i386 x32 aarch64 s390x swapped no-segments stub
 refuse i386 2 '32-bit' "$undergo" ./i386
 refuse x32 2 '32-bit' "$undergo" ./x32
 refuse aarch64 2 'another machine \(ELF machine 183\)' "$undergo" ./aarch64
 refuse big-endian 2 'another machine \(ELF machine 22\)' "$undergo" ./s390x
 refuse swapped-elf 126 'malformed' "$undergo" ./swapped
-refuse malformed-elf 126 'malformed' "$undergo" ./cut
+refuse malformed-elf 126 'malformed' "$undergo" ./no-segments
 refuse truncated-elf 126 'malformed' "$undergo" ./stub
 
 ### Programs that gain privileges
@@ -318,7 +322,8 @@ if [ -e "$build/libundergo.so" ]; then
     refuse "preload bad $setting" 2 "^undergo: ${setting%%=*}=\"${setting#*=}\"" \
       env "$setting" LD_PRELOAD="$build/libundergo.so" ./show
   done
-  for setting in GOGC=off GOMEMLIMIT=1GiB GOMAXPROCS=0 GODEBUG=http2client=0,gctrace=0 UNDERGO=gc=off; do
+  for setting in GOGC=off GOMEMLIMIT=1GiB GOMAXPROCS=0 GODEBUG=http2client=0,gctrace=0 \
+    UNDERGO=gc=off; do
     expect "preload good $setting" 0 "^$setting\$" \
       env "$setting" LD_PRELOAD="$build/libundergo.so" ./show
   done
