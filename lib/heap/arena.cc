@@ -11,15 +11,18 @@ constinit ArenaRange arena;
 
 namespace {
 
-// One table: `stride` bytes for each slice, committed from slice 0 upwards.
+// One table: `stride` bytes for each slice, committed in each region from its first slice upwards.
 struct Table {
   size_t stride = 0;
   Addr base = 0;
-  size_t committed = 0;  // bytes, page aligned
+  Addr committed[kRegions] = {};  // end of what is committed, page aligned
 };
 
 struct Layout {
-  uint32_t capacity = 0;  // slices
+  uint32_t capacity = 0;               // slices
+  uint32_t committed[kRegions] = {};   // end of what is committed in the region
+  uint32_t begin[kRegions] = {};
+  uint32_t limit[kRegions] = {};
   bool reserved = false;
   Table spans;
   Table back;             // uint32_t: slices from the first slice of the span
@@ -47,9 +50,20 @@ size_t MetadataBytes(uint32_t slices) {
 void PlaceTables(Addr at, uint32_t slices) {
   for (Table* t : {&layout.spans, &layout.back, &layout.marks}) {
     t->base = at;
+    for (int r = 0; r < kRegions; ++r) {
+      t->committed[r] = at + AlignDown(size_t{layout.begin[r]} * t->stride, kOsPageSize);
+    }
     at += TableBytes(*t, slices);
   }
   arena.spans = layout.spans.base;
+}
+
+void SetRegions(uint32_t capacity, uint32_t lower_limit) {
+  layout.capacity = capacity;
+  layout.begin[0] = layout.committed[0] = 0;
+  layout.limit[0] = lower_limit;
+  layout.begin[1] = layout.committed[1] = lower_limit;
+  layout.limit[1] = capacity;
 }
 
 bool ReserveAll(uint32_t slices) {
@@ -62,16 +76,16 @@ bool ReserveAll(uint32_t slices) {
     plat::Unmap(reinterpret_cast<Addr>(heap), heap_bytes + kHugePageSize);
     return false;
   }
+  SetRegions(slices, slices / 2);
   PlaceTables(reinterpret_cast<Addr>(tables), slices);
   arena.base = AlignUp(reinterpret_cast<Addr>(heap), kHugePageSize);
   arena.size = heap_bytes;
-  layout.capacity = slices;
   layout.reserved = true;
   return true;
 }
 
 void StartUnreserved(Addr base) {
-  layout.capacity = kMaxSlices;
+  SetRegions(kMaxSlices, kMaxSlices);
   layout.reserved = false;
   arena.base = base;
   arena.size = 0;
@@ -82,12 +96,20 @@ bool CommitRange(Addr at, size_t size) {
   return layout.reserved ? plat::Commit(at, size) : plat::MapAt(at, size);
 }
 
-bool CommitTable(Table& t, uint32_t slices) {
-  size_t wanted = TableBytes(t, slices);
-  if (wanted <= t.committed) return true;
-  if (!CommitRange(t.base + t.committed, wanted - t.committed)) return false;
-  t.committed = wanted;
+// Entries of the region's slices below `to`.
+bool CommitTable(Table& t, int region, uint32_t to) {
+  Addr end = t.base + TableBytes(t, to);
+  Addr from = t.committed[region];
+  if (end <= from) return true;
+  if (!CommitRange(from, end - from)) return false;
+  t.committed[region] = end;
   return true;
+}
+
+bool CommitAll(int region, uint32_t from, uint32_t to) {
+  // Tables first: an address inside the range always has a readable header.
+  return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
+         CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
 uint32_t* BackOf(uint32_t slice) {
@@ -110,47 +132,50 @@ bool ArenaInitLocked() {
   return true;
 }
 
-bool ArenaCommitLocked(uint32_t from, uint32_t to) {
-  UNDERGO_ASSERT(from < to && to <= layout.capacity);
-  // Tables first: an address inside the range always has a readable header.
-  if (!CommitTable(layout.spans, to) || !CommitTable(layout.back, to)) return false;
-  size_t bytes = size_t{to - from} << kSliceShift;
-  if (!CommitRange(SliceAddr(from), bytes)) {
-    if (layout.reserved || from != 0) return false;
-    // Nothing lies in the range yet: it may start anywhere else.
-    for (int attempt = 1; attempt < 8; ++attempt) {
-      layout.spans.committed = layout.back.committed = 0;
-      StartUnreserved(kUnreservedBase + static_cast<Addr>(attempt) * kUnreservedStride * 2);
-      if (CommitTable(layout.spans, to) && CommitTable(layout.back, to) &&
-          CommitRange(SliceAddr(0), bytes)) {
-        break;
-      }
-      if (attempt == 7) return false;
-    }
+bool ArenaCommitLocked(Region r, uint32_t from, uint32_t to) {
+  int region = static_cast<int>(r);
+  UNDERGO_ASSERT(from == layout.committed[region] && from < to && to <= layout.limit[region]);
+  bool done = CommitAll(region, from, to);
+  // Nothing lies in an unreserved range yet: it may start anywhere else.
+  for (int attempt = 1; !done && !layout.reserved && from == 0 && attempt < 8; ++attempt) {
+    StartUnreserved(kUnreservedBase + static_cast<Addr>(attempt) * kUnreservedStride * 2);
+    done = CommitAll(region, 0, to);
   }
-  if (!layout.reserved) {
-    StoreRelease(&arena.size, size_t{to} << kSliceShift);  // pairs: readers of arena.size
-  }
+  if (!done) return false;
+  layout.committed[region] = to;
+  size_t size = size_t{to} << kSliceShift;
+  if (!layout.reserved && size > arena.size) StoreRelease(&arena.size, size);  // pairs: readers
   return true;
 }
 
-uint32_t ArenaCapacity() { return layout.capacity; }
+uint32_t RegionBegin(Region r) { return layout.begin[static_cast<int>(r)]; }
+uint32_t RegionLimit(Region r) { return layout.limit[static_cast<int>(r)]; }
 
 bool ArenaIsUnreserved() { return !layout.reserved; }
 
-void ArenaReleaseReservationLocked(uint32_t from) {
+void ArenaReleaseReservationLocked() {
   if (!layout.reserved) return;
   layout.reserved = false;
-  StoreRelease(&arena.size, size_t{from} << kSliceShift);  // pairs: readers of arena.size
-  plat::Unmap(SliceAddr(from), size_t{layout.capacity - from} << kSliceShift);
+  uint32_t lower = layout.committed[0], upper = layout.committed[1];
+  bool upper_used = upper > layout.begin[1];
+  // Addresses between the regions lose their headers: from here on FindSpan looks at the bounds.
+  StoreRelease(&arena.size, size_t{upper_used ? upper : lower} << kSliceShift);  // pairs: readers
+  plat::Unmap(SliceAddr(lower), size_t{layout.begin[1] - lower} << kSliceShift);
+  plat::Unmap(SliceAddr(upper), size_t{layout.capacity - upper} << kSliceShift);
   for (Table* t : {&layout.spans, &layout.back, &layout.marks}) {
-    plat::Unmap(t->base + t->committed, TableBytes(*t, layout.capacity) - t->committed);
+    Addr upper_start = t->base + AlignDown(size_t{layout.begin[1]} * t->stride, kOsPageSize);
+    if (upper_start > t->committed[0]) plat::Unmap(t->committed[0], upper_start - t->committed[0]);
+    Addr table_end = t->base + TableBytes(*t, layout.capacity);
+    if (table_end > t->committed[1]) plat::Unmap(t->committed[1], table_end - t->committed[1]);
   }
 }
 
 Span* FindSpan(Addr a) {
   if (a - arena.base >= LoadAcquire(&arena.size)) return nullptr;  // pairs: ArenaCommitLocked
   uint32_t slice = SliceOf(a);
+  bool lower = slice < LoadRelaxed(&layout.committed[0]);
+  bool upper = slice >= layout.begin[1] && slice < LoadRelaxed(&layout.committed[1]);
+  if (!lower && !upper) return nullptr;
   uint32_t back = LoadRelaxed(BackOf(slice));
   if (back > slice) return nullptr;
   Span* s = SpanAtSlice(slice - back);
@@ -166,7 +191,8 @@ void SetSpanSlices(Span* s, uint32_t slices) {
 
 uint64_t* MarkBits(const Span* s, uint32_t plane) {
   uint32_t slice = SliceOfSpan(s);
-  if (!CommitTable(layout.marks, slice + 1)) return nullptr;
+  int region = slice >= layout.begin[1] ? 1 : 0;
+  if (!CommitTable(layout.marks, region, slice + 1)) return nullptr;
   return reinterpret_cast<uint64_t*>(layout.marks.base + size_t{slice} * kMarkStride) +
          size_t{plane} * kMaxWords;
 }

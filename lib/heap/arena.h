@@ -44,17 +44,24 @@ Span* FindSpan(Addr a);
 // Records that the span's slices belong to it. The caller has the slices to itself.
 void SetSpanSlices(Span* s, uint32_t slices);
 
+// The range has two regions that grow independently: the lower one for everything, the upper one
+// for small objects of big heaps, on huge pages. Only a reserved range has the upper one.
+enum class Region : uint8_t { kLower, kUpper };
+inline constexpr int kRegions = 2;
+
 // Sets up the range on first use; false when there is no address space at all. Mheap lock held.
 bool ArenaInitLocked();
-// Makes slices [from, to) usable; false when the system refuses memory. Mheap lock held.
-bool ArenaCommitLocked(uint32_t from, uint32_t to);
-// Slices that can ever be committed.
-uint32_t ArenaCapacity();
+// Makes slices [from, to) of one region usable, where `from` is what was committed last; false
+// when the system refuses memory. Mheap lock held.
+bool ArenaCommitLocked(Region r, uint32_t from, uint32_t to);
+// First slice of a region, and the one after its last.
+uint32_t RegionBegin(Region r);
+uint32_t RegionLimit(Region r);
 // True when each commit maps new address space.
 bool ArenaIsUnreserved();
-// Gives the reserved, uncommitted address space back (the program limits its address space).
-// [from, capacity) was never committed. Mheap lock held.
-void ArenaReleaseReservationLocked(uint32_t from);
+// Gives the reserved, uncommitted address space back (the program limits its address space); from
+// then on only the lower region grows. Mheap lock held.
+void ArenaReleaseReservationLocked();
 
 // Mark bits of a span, by slot, in one of the planes; null when their memory is refused.
 // Committed when first asked for; zero at first.

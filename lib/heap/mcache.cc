@@ -161,7 +161,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   if (k.slices == 1 && mc->spare_count > 0) {
     s = mc->spare[--mc->spare_count];
   } else {
-    s = mheap.AllocSpan(k.slices, 1, &zeroed);
+    s = mheap.AllocSpan(k.slices, 1, SpanUse::kSmall, &zeroed);
     if (s == nullptr) return nullptr;
   }
   s->magic = k.slices == 1 ? k.magic : 0;
@@ -300,7 +300,7 @@ bool RefillCursor(MCache* mc, uint32_t cls) {
     mheap.Tick();
   }
   mc->slow_refills++;
-  uint32_t end_before = mheap.end();
+  uint32_t growths = mheap.growths();
   {
     sync::MutexLock hold(mc->lock);
     if (s != nullptr && LeaveCurrentLocked(c, s)) return LoadCursor(mc, c, s);
@@ -313,7 +313,7 @@ bool RefillCursor(MCache* mc, uint32_t cls) {
     s = NextSpanLocked(mc, cls);
     if (s == nullptr) return false;
     MakeCurrent(c, s);
-  } else if (mheap.end() != end_before) {
+  } else if (mheap.growths() != growths) {
     ReclaimFromOthers();  // before the heap grows further, see who sleeps on empty spans
   }
   return LoadCursor(mc, c, s);

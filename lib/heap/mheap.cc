@@ -11,6 +11,13 @@
 // The reserve: a signal handler may allocate while its own thread is inside this file and holds the
 // lock. Such a call takes slices from a small run kept aside, by compare-and-swap.
 //
+// Huge pages: from kHugeThreshold of heap on, spans of small objects come from the upper region,
+// which asks for transparent huge pages before its first touch. Allocation by first fit fills it
+// densely, so the gain (one fault and one clearing for 512 pages) costs at most the last, partly
+// filled huge page. It is purged by whole huge pages only: a hole would split the page, and the
+// kernel's collapser would fill it again. Large objects stay outside, because a program may touch
+// little of them.
+//
 // Rejected: MADV_FREE (the memory stays in the resident set that operators look at), purging by
 // size of the free run (it purges the working set of programs with large blocks), a time stamp for
 // each slice (eight bytes for each, and a scan to use them).
@@ -28,6 +35,8 @@ constexpr uint32_t kGrowSlices = 64 * kMiB / kSliceSize;
 constexpr uint32_t kReserveSlices = 64;
 constexpr uint32_t kPurgeStepSlices = 64;   // 4 MiB outside the lock at a time
 constexpr int kPurgeStepsPerTick = 4;
+constexpr uint32_t kHugeThreshold = 24 * kMiB / kSliceSize;
+constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
 
 constinit uint64_t used_bits[kMaxSlices / 64] = {};
@@ -40,46 +49,63 @@ constinit MHeap mheap{used_bits, dirty_bits, aged_bits};
 
 bool MHeap::InUse(uint32_t slice) const { return TestBit(used_bits, slice); }
 
-bool MHeap::GrowLocked(uint32_t count, uint32_t align) {
-  if (!ArenaInitLocked()) return false;
-  uint32_t tail = slices_.FreeTail();
+SliceAlloc& MHeap::InRegionOf(uint32_t slice) {
+  return In(slice >= RegionBegin(Region::kUpper) ? Region::kUpper : Region::kLower);
+}
+
+bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
+  if (arena.base == 0) {
+    if (!ArenaInitLocked()) return false;
+    for (Region each : {Region::kLower, Region::kUpper}) In(each).SetBegin(RegionBegin(each));
+  }
+  SliceAlloc& slices = In(r);
+  uint32_t end = slices.end();
   // A run that begins in the free tail needs that much less; alignment may cost the difference.
-  uint64_t need = align > 1 ? uint64_t{count} + align : count - Min(tail, count);
+  uint64_t need = align > 1 ? uint64_t{count} + align : count - Min(slices.FreeTail(), count);
   // Where address space is scarce, take it in steps that follow the heap's own size.
-  uint64_t step = ArenaIsUnreserved() ? Max(16, Min(kGrowSlices, end_ / 8)) : kGrowSlices;
+  uint64_t step = ArenaIsUnreserved() ? Max(16, Min(kGrowSlices, end / 8)) : kGrowSlices;
   for (uint64_t want : {Max(need, step), Max(need, Min(step, 16)), need}) {
-    if (want == 0 || end_ + want > ArenaCapacity()) continue;
-    uint32_t to = static_cast<uint32_t>(end_ + want);
-    if (ArenaCommitLocked(end_, to)) {
-      slices_.Grow(to);
-      StoreRelease(&end_, to);  // pairs: end()
-      return true;
-    }
+    if (want == 0 || end + want > RegionLimit(r)) continue;
+    uint32_t to = static_cast<uint32_t>(end + want);
+    if (!ArenaCommitLocked(r, end, to)) continue;
+    // The answer of an older kernel without huge pages does not matter.
+    plat::AdviseHugePages(SliceAddr(end), want << kSliceShift, r == Region::kUpper);
+    slices.Grow(to);
+    StoreRelease(&ends_[static_cast<int>(r)], to);  // pairs: end()
+    StoreRelaxed(&growths_, growths_ + 1);
+    return true;
   }
   return false;
 }
 
-uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align) {
-  uint32_t at = slices_.Alloc(count, align);
-  if (at == kNoSlice && GrowLocked(count, align)) at = slices_.Alloc(count, align);
+uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use) {
+  uint32_t at = In(Region::kLower).Alloc(count, align);
+  bool dense = use == SpanUse::kSmall && align == 1 && !ArenaIsUnreserved() &&
+               (huge_pages_ == HugePages::kAlways ||
+                (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
+  for (Region r : {dense ? Region::kUpper : Region::kLower, Region::kLower}) {
+    if (at == kNoSlice) at = In(r).Alloc(count, align);
+    if (at == kNoSlice && GrowLocked(r, count, align)) at = In(r).Alloc(count, align);
+  }
   if (at == kNoSlice) return at;
   ++spans_allocated_;
-  peak_used_ = static_cast<uint32_t>(Max(peak_used_, slices_.used_slices()));
+  peak_used_ = static_cast<uint32_t>(Max(peak_used_, UsedLocked()));
   return at;
 }
 
 void MHeap::RefillReserveLocked() {
   uint64_t old = LoadRelaxed(&reserve_);
   if (static_cast<uint32_t>(old) >= kReserveSlices / 2) return;
-  uint32_t at = slices_.Alloc(kReserveSlices, 1);
+  SliceAlloc& slices = In(Region::kLower);
+  uint32_t at = slices.Alloc(kReserveSlices, 1);
   if (at == kNoSlice) return;
   uint64_t fresh = uint64_t{at} << 32 | kReserveSlices;
   if (CasAcqRel(&reserve_, &old, fresh)) {  // pairs: TakeFromReserve
     if (static_cast<uint32_t>(old) != 0) {
-      slices_.Free(static_cast<uint32_t>(old >> 32), static_cast<uint32_t>(old), false);
+      slices.Free(static_cast<uint32_t>(old >> 32), static_cast<uint32_t>(old), false);
     }
   } else {
-    slices_.Free(at, kReserveSlices, false);
+    slices.Free(at, kReserveSlices, false);
   }
 }
 
@@ -92,13 +118,13 @@ uint32_t MHeap::TakeFromReserve(uint32_t count) {
   }
 }
 
-Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, bool* zeroed) {
+Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed) {
   uint32_t at;
   {
     sync::MutexLock hold(lock_);
-    at = AllocLocked(slices, align_slices);
+    at = AllocLocked(slices, align_slices, use);
     if (at == kNoSlice) return nullptr;
-    *zeroed = !slices_.IsDirty(at, slices);
+    *zeroed = !InRegionOf(at).IsDirty(at, slices);
     if (*zeroed) fresh_slices_ += slices;
     RefillReserveLocked();
   }
@@ -111,8 +137,8 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, bool* zeroed) {
 Span* MHeap::AllocSpanReentrant(uint32_t slices, bool* zeroed) {
   uint32_t at = kNoSlice;
   if (lock_.TryLock()) {
-    at = AllocLocked(slices, 1);
-    if (at != kNoSlice) *zeroed = !slices_.IsDirty(at, slices);
+    at = AllocLocked(slices, 1, SpanUse::kLarge);
+    if (at != kNoSlice) *zeroed = !InRegionOf(at).IsDirty(at, slices);
     lock_.Unlock();
   } else {
     at = TakeFromReserve(slices);
@@ -128,7 +154,7 @@ void MHeap::FreeSpan(Span* s) {
   UNDERGO_ASSERT(s->owner == nullptr);
   StoreRelease(&s->state, SpanState::kFree);  // pairs: FindSpan
   sync::MutexLock hold(lock_);
-  slices_.Free(SliceOfSpan(s), s->slices, true);
+  InRegionOf(SliceOfSpan(s)).Free(SliceOfSpan(s), s->slices, true);
 }
 
 bool MHeap::ExtendSpan(Span* s, uint32_t slices, bool* zeroed) {
@@ -137,9 +163,10 @@ bool MHeap::ExtendSpan(Span* s, uint32_t slices, bool* zeroed) {
   uint32_t more = slices - s->slices;
   {
     sync::MutexLock hold(lock_);
-    if (!slices_.AllocAt(first + s->slices, more)) return false;
-    *zeroed = !slices_.IsDirty(first + s->slices, more);
-    peak_used_ = static_cast<uint32_t>(Max(peak_used_, slices_.used_slices()));
+    SliceAlloc& region = InRegionOf(first);
+    if (!region.AllocAt(first + s->slices, more)) return false;
+    *zeroed = !region.IsDirty(first + s->slices, more);
+    peak_used_ = static_cast<uint32_t>(Max(peak_used_, UsedLocked()));
   }
   SetSpanSlices(s, slices);
   return true;
@@ -150,7 +177,7 @@ void MHeap::ShrinkSpan(Span* s, uint32_t slices) {
   uint32_t old = s->slices;
   StoreRelease(&s->slices, slices);  // pairs: FindSpan
   sync::MutexLock hold(lock_);
-  slices_.Free(SliceOfSpan(s) + slices, old - slices, true);
+  InRegionOf(SliceOfSpan(s)).Free(SliceOfSpan(s) + slices, old - slices, true);
 }
 
 void MHeap::Age(uint64_t now) {
@@ -165,61 +192,90 @@ void MHeap::Age(uint64_t now) {
   purged_round_ = 0;
   fresh_slices_ = 0;
   // What is still marked from the last round is old twice over: this round purges it first.
-  purge_cursor_ = 0;
-  purge_due_ = slices_.dirty_free_slices() != 0;
+  for (int r = 0; r < kRegions; ++r) StoreRelaxed(&purge_cursor_[r], 0u);
+  StoreRelaxed(&purge_due_, slices_[0].dirty_free_slices() + slices_[1].dirty_free_slices() != 0);
+}
+
+// The next run of old slices from `from` on that may be purged.
+bool MHeap::NextPurgeLocked(Region r, uint32_t from, uint32_t max, uint32_t* at, uint32_t* count) {
+  SliceAlloc& slices = In(r);
+  while (slices.FindAged(from, max, at, count)) {
+    if (r == Region::kLower) return true;
+    *at = static_cast<uint32_t>(AlignDown(*at, kHugeSlices));
+    *count = kHugeSlices;
+    if (slices.CountAged(*at, *count) == *count) return true;
+    from = *at + *count;
+  }
+  return false;
 }
 
 // Purges the next run of old slices; false when there is none.
-bool MHeap::PurgeStep(uint32_t* from, uint32_t max_slices) {
+bool MHeap::PurgeStep(Region r, uint32_t* from, uint32_t max_slices) {
   uint32_t at, count;
+  SliceAlloc& slices = In(r);
   {
     sync::MutexLock hold(lock_);
-    if (!slices_.FindAged(*from, max_slices, &at, &count)) return false;
-    bool taken = slices_.AllocAt(at, count);
+    if (!NextPurgeLocked(r, *from, max_slices, &at, &count)) return false;
+    bool taken = slices.AllocAt(at, count);
     UNDERGO_CHECK(taken);
   }
   bool given = plat::Discard(SliceAddr(at), size_t{count} << kSliceShift);
   sync::MutexLock hold(lock_);
   if (given) {
-    slices_.SetClean(at, count);
+    slices.SetClean(at, count);
     purged_slices_ += count;
     purged_round_ += count;
   }
-  slices_.Free(at, count, false);
+  slices.Free(at, count, false);
   *from = at + count;
   return true;
 }
 
-void MHeap::Tick() {
-  uint64_t now = plat::CoarseNowNs();
-  if (LoadRelaxed(&purge_due_)) {
-    for (int i = 0; i < kPurgeStepsPerTick; ++i) {
-      uint32_t from = LoadRelaxed(&purge_cursor_);
-      bool more = PurgeStep(&from, kPurgeStepSlices);
-      StoreRelaxed(&purge_cursor_, from);
-      if (!more) {
-        sync::MutexLock hold(lock_);
-        slices_.AgeAll();
-        StoreRelaxed(&purge_due_, false);
-        break;
-      }
+void MHeap::PurgeSome() {
+  for (int step = 0; step < kPurgeStepsPerTick; ++step) {
+    bool more = false;
+    for (Region r : {Region::kLower, Region::kUpper}) {
+      uint32_t* cursor = &purge_cursor_[static_cast<int>(r)];
+      uint32_t from = LoadRelaxed(cursor);
+      more |= PurgeStep(r, &from, kPurgeStepSlices);
+      StoreRelaxed(cursor, from);
     }
+    if (more) continue;
+    sync::MutexLock hold(lock_);
+    for (SliceAlloc& s : slices_) s.AgeAll();
+    StoreRelaxed(&purge_due_, false);
+    return;
   }
-  if (now < LoadRelaxed(&next_age_ns_) || LoadRelaxed(&purge_delay_ns_) == ~uint64_t{0}) return;
+}
+
+void MHeap::Tick() {
+  if (LoadRelaxed(&purge_due_)) PurgeSome();
+  if (LoadRelaxed(&purge_delay_ns_) == ~uint64_t{0}) return;
+  uint64_t now = plat::CoarseNowNs();
+  if (now < LoadRelaxed(&next_age_ns_)) return;
   sync::MutexLock hold(lock_);
   if (now >= next_age_ns_) Age(now);
 }
 
 size_t MHeap::PurgeAll() {
+  uint64_t before;
   {
     sync::MutexLock hold(lock_);
-    slices_.AgeAll();
+    for (SliceAlloc& s : slices_) s.AgeAll();
+    before = purged_slices_;
   }
-  uint64_t before = purged_slices_;
-  uint32_t from = 0;
-  while (PurgeStep(&from, kGrowSlices)) {
+  for (Region r : {Region::kLower, Region::kUpper}) {
+    uint32_t from = 0;
+    while (PurgeStep(r, &from, kGrowSlices)) {
+    }
   }
+  sync::MutexLock hold(lock_);
   return (purged_slices_ - before) << kSliceShift;
+}
+
+void MHeap::SetHugePages(HugePages mode) {
+  sync::MutexLock hold(lock_);
+  huge_pages_ = mode;
 }
 
 void MHeap::SetPurgeDelay(uint64_t ns) {
@@ -231,16 +287,17 @@ void MHeap::SetPurgeDelay(uint64_t ns) {
 
 void MHeap::ReleaseReservation() {
   sync::MutexLock hold(lock_);
-  if (arena.base != 0) ArenaReleaseReservationLocked(end_);
+  if (arena.base != 0) ArenaReleaseReservationLocked();
 }
 
 MHeapStats MHeap::stats() {
   sync::MutexLock hold(lock_);
   MHeapStats r{};
-  r.committed_bytes = uint64_t{end_} << kSliceShift;
-  r.in_use_bytes = (uint64_t{slices_.used_slices()} - static_cast<uint32_t>(reserve_))
-                   << kSliceShift;
-  r.dirty_free_bytes = uint64_t{slices_.dirty_free_slices()} << kSliceShift;
+  for (SliceAlloc& s : slices_) {
+    r.committed_bytes += uint64_t{s.end() - s.begin()} << kSliceShift;
+    r.dirty_free_bytes += uint64_t{s.dirty_free_slices()} << kSliceShift;
+  }
+  r.in_use_bytes = uint64_t{UsedLocked() - static_cast<uint32_t>(reserve_)} << kSliceShift;
   r.purged_bytes = purged_slices_ << kSliceShift;
   r.spans_allocated = spans_allocated_;
   r.peak_in_use_bytes = uint64_t{peak_used_} << kSliceShift;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page heap: hands out spans as runs of slices, takes them back, and gives memory that stays
-// unused back to the system, delayed and rate-limited.
+// unused back to the system, delayed and rate-limited. Small objects of big heaps lie on huge pages.
 //
 // Context: callers hold a BusyScope (heap/mcache.h), so that a signal handler that allocates in
 // between never waits for the lock that its own thread holds.
@@ -21,14 +21,21 @@ struct MHeapStats {
   uint64_t peak_in_use_bytes;
 };
 
+// When small objects get transparent huge pages: never, once the heap is big, or from the start.
+enum class HugePages : uint8_t { kOff, kAuto, kAlways };
+
+// What a span is for: only spans of small objects are dense enough for huge pages.
+enum class SpanUse : uint8_t { kSmall, kLarge };
+
 class MHeap {
  public:
-  constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged) : slices_(used, dirty, aged) {}
+  constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged)
+      : slices_{{used, dirty, aged}, {used, dirty, aged}} {}
 
   // A run of `slices` whose first slice number is a multiple of `align_slices`. The span's state is
   // still kFree: the caller fills the header and then sets it. *zeroed tells whether all of the
   // memory reads as zero. Null when there is no memory. Thread safe.
-  Span* AllocSpan(uint32_t slices, uint32_t align_slices, bool* zeroed);
+  Span* AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed);
   // The same without ever waiting; for a thread that was interrupted inside the heap.
   Span* AllocSpanReentrant(uint32_t slices, bool* zeroed);
   // The span's memory may be dirty. Its owner must be null. Thread safe.
@@ -44,13 +51,18 @@ class MHeap {
   size_t PurgeAll();
   // Delay before free memory is given back; 0 means at the next tick, ~0 never.
   void SetPurgeDelay(uint64_t ns);
+  void SetHugePages(HugePages mode);
 
   // The program limits its address space: keep what is committed, return the rest.
   void ReleaseReservation();
 
   MHeapStats stats();
-  // Slices below this may be in use; for walks.
-  uint32_t end() const { return LoadAcquire(&end_); }  // pairs: GrowLocked
+  // Slices that may be in use, by region; for walks.
+  uint32_t end(Region r) const {
+    return LoadAcquire(&ends_[static_cast<int>(r)]);  // pairs: GrowLocked
+  }
+  // How often the heap grew so far.
+  uint32_t growths() const { return LoadRelaxed(&growths_); }
   // True when the slice is in use; racy unless the lock is held.
   bool InUse(uint32_t slice) const;
 
@@ -58,21 +70,28 @@ class MHeap {
   void ResetAfterForkInChild() { lock_.ResetAfterFork(); }
 
  private:
-  uint32_t AllocLocked(uint32_t count, uint32_t align);
-  bool GrowLocked(uint32_t count, uint32_t align);
+  SliceAlloc& In(Region r) { return slices_[static_cast<int>(r)]; }
+  SliceAlloc& InRegionOf(uint32_t slice);
+  uint32_t UsedLocked() const { return slices_[0].used_slices() + slices_[1].used_slices(); }
+  uint32_t AllocLocked(uint32_t count, uint32_t align, SpanUse use);
+  bool GrowLocked(Region r, uint32_t count, uint32_t align);
   void RefillReserveLocked();
   uint32_t TakeFromReserve(uint32_t count);
-  bool PurgeStep(uint32_t* from, uint32_t max_slices);
+  bool PurgeStep(Region r, uint32_t* from, uint32_t max_slices);
+  bool NextPurgeLocked(Region r, uint32_t from, uint32_t max, uint32_t* at, uint32_t* count);
+  void PurgeSome();
   void Age(uint64_t now);
 
   sync::Mutex lock_;
-  SliceAlloc slices_;           // lock_
-  uint32_t end_ = 0;            // slices that exist; written under lock_
+  SliceAlloc slices_[kRegions];  // lock_
+  uint32_t ends_[kRegions] = {};  // slices that exist; written under lock_
+  uint32_t growths_ = 0;        // written under lock_
+  HugePages huge_pages_ = HugePages::kAuto;  // lock_
   uint64_t reserve_ = 0;        // first slice << 32 | count; atomic; refilled under lock_
   uint64_t next_age_ns_ = 0;    // lock_; when free memory ages next
   uint64_t purge_delay_ns_ = 1000000000;  // lock_; the setting
   uint32_t backoff_ = 0;        // lock_; the delay is doubled this many times
-  uint32_t purge_cursor_ = 0;   // lock_; purge of this round goes on here
+  uint32_t purge_cursor_[kRegions] = {};  // relaxed; the purge of this round goes on here
   bool purge_due_ = false;      // aged slices remain; written under lock_, read racily
   uint64_t fresh_slices_ = 0;   // lock_; clean slices handed out in this round
   uint64_t purged_round_ = 0;   // lock_; slices purged in the round before

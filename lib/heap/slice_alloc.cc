@@ -15,6 +15,24 @@
 
 namespace undergo::heap {
 
+namespace {
+
+// Start of the free run that ends just below `at`, not below `begin`.
+uint32_t FreeRunStart(const uint64_t* used, uint32_t at, uint32_t begin) {
+  while (at > begin && !TestBit(used, at - 1)) {
+    bool whole_word = at % 64 == 0 && at - begin >= 64 && used[at / 64 - 1] == 0;
+    at -= whole_word ? 64 : 1;
+  }
+  return at;
+}
+
+}  // namespace
+
+void SliceAlloc::SetBegin(uint32_t begin) {
+  begin_ = end_ = begin;
+  for (uint32_t& h : hint_) h = begin;
+}
+
 uint32_t SliceAlloc::Alloc(uint32_t count, uint32_t align) {
   UNDERGO_ASSERT(count > 0 && IsPowerOfTwo(align));
   size_t at = hint_[HighestBit(count)];
@@ -54,10 +72,7 @@ void SliceAlloc::Free(uint32_t at, uint32_t count, bool dirty) {
   dirty_free_ += static_cast<uint32_t>(CountBitsIn(dirty_, at, count));
   used_count_ -= count;
   // The run may join a free run that begins below it.
-  uint32_t start = at;
-  while (start > 0 && !TestBit(used_, start - 1)) {
-    start = (start % 64 == 0 && used_[start / 64 - 1] == 0) ? start - 64 : start - 1;
-  }
+  uint32_t start = FreeRunStart(used_, at, begin_);
   for (uint32_t& h : hint_) {
     if (h > start) h = start;
   }
@@ -73,28 +88,26 @@ void SliceAlloc::SetClean(uint32_t at, uint32_t count) {
   SetBits(dirty_, at, count, false);
 }
 
-uint32_t SliceAlloc::FreeTail() const {
-  uint32_t at = end_;
-  while (at > 0 && !TestBit(used_, at - 1)) {
-    at = (at % 64 == 0 && used_[at / 64 - 1] == 0) ? at - 64 : at - 1;
-  }
-  return end_ - at;
-}
+uint32_t SliceAlloc::FreeTail() const { return end_ - FreeRunStart(used_, end_, begin_); }
 
 void SliceAlloc::AgeAll() {
-  for (uint32_t w = 0; w < (end_ + 63) / 64; ++w) {
+  for (uint32_t w = begin_ / 64; w < (end_ + 63) / 64; ++w) {
     uint64_t old = dirty_[w] & ~used_[w];
     if (aged_[w] != old) aged_[w] = old;
   }
 }
 
 bool SliceAlloc::FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint32_t* count) const {
-  size_t first = FindBit(aged_, end_, from, true);
+  size_t first = FindBit(aged_, end_, Max(from, begin_), true);
   if (first == end_) return false;
   size_t last = FindBit(aged_, Min(end_, first + max_count), first, false);
   *at = static_cast<uint32_t>(first);
   *count = static_cast<uint32_t>(last - first);
   return true;
+}
+
+uint32_t SliceAlloc::CountAged(uint32_t at, uint32_t count) const {
+  return static_cast<uint32_t>(CountBitsIn(aged_, at, count));
 }
 
 }  // namespace undergo::heap

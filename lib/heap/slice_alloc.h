@@ -15,8 +15,11 @@ class SliceAlloc {
   constexpr SliceAlloc(uint64_t* used, uint64_t* dirty, uint64_t* aged)
       : used_(used), dirty_(dirty), aged_(aged) {}
 
-  // Slices below `end` exist. They start free and clean.
+  // Manages slices from `begin` on; called once, before anything else.
+  void SetBegin(uint32_t begin);
+  // Slices of [begin, end) exist. They start free and clean.
   void Grow(uint32_t end) { end_ = end; }
+  uint32_t begin() const { return begin_; }
   uint32_t end() const { return end_; }
 
   // Takes `count` free slices, the first a multiple of `align` (a power of two), kNone if there
@@ -40,6 +43,8 @@ class SliceAlloc {
   // take the mark off. FindAged() finds the next run of old slices at or after `from`.
   void AgeAll();
   bool FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint32_t* count) const;
+  // Free slices with the aged mark in [at, at+count).
+  uint32_t CountAged(uint32_t at, uint32_t count) const;
 
  private:
   void Take(uint32_t at, uint32_t count);
@@ -49,6 +54,7 @@ class SliceAlloc {
   uint64_t* used_;
   uint64_t* dirty_;
   uint64_t* aged_;           // subset of free and dirty
+  uint32_t begin_ = 0;       // slices
   uint32_t end_ = 0;         // slices
   uint32_t used_count_ = 0;
   uint32_t dirty_free_ = 0;  // free slices with the dirty bit

@@ -29,16 +29,18 @@ bool FindObject(Addr a, Object* out);
 // may not be seen.
 template <typename F>
 void ForEachSpan(F f) {
-  uint32_t end = mheap.end();
-  for (uint32_t slice = 0; slice < end;) {
-    Span* s = mheap.InUse(slice) ? FindSpan(SliceAddr(slice)) : nullptr;
-    if (s == nullptr || SliceOfSpan(s) != slice) {
-      ++slice;
-      continue;
+  for (Region r : {Region::kLower, Region::kUpper}) {
+    uint32_t end = mheap.end(r);
+    for (uint32_t slice = RegionBegin(r); slice < end;) {
+      Span* s = mheap.InUse(slice) ? FindSpan(SliceAddr(slice)) : nullptr;
+      if (s == nullptr || SliceOfSpan(s) != slice) {
+        ++slice;
+        continue;
+      }
+      uint32_t slices = LoadRelaxed(&s->slices);
+      f(s);
+      slice += slices != 0 ? slices : 1;
     }
-    uint32_t slices = LoadRelaxed(&s->slices);
-    f(s);
-    slice += slices != 0 ? slices : 1;
   }
 }
 
