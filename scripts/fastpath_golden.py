@@ -217,7 +217,8 @@ def main():
                              "loads, stores, stack accesses, locked instructions")
     args = parser.parse_args()
     if not os.path.exists(args.library):
-        parser.error("'%s': no such library" % args.library)
+        sys.stderr.write("fastpath: '%s': no such library\n" % args.library)
+        return 2
     try:
         if args.list:
             listing(args.library, args.build, args.undergo_env, args.list)
@@ -225,13 +226,13 @@ def main():
         lines, means = measure(args.library, args.build, args.undergo_env)
         if args.check:
             return check(lines, compiler_of(args.library))
-        print("\n".join(lines + [""] + means))
         if args.update:
             os.makedirs(os.path.dirname(GOLDEN), exist_ok=True)
             with open(GOLDEN, "w", encoding="ascii") as file:
                 file.write("# What hot calls execute; by scripts/fastpath_golden.py --update.\n"
                            "# compiler: %s\n%s\n"
                            % (compiler_of(args.library), "\n".join(lines)))
+        print("\n".join(lines + [""] + means))
         return 0
     except Failure as failure:
         sys.stderr.write("fastpath: %s\n" % failure)
