@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds the tests: programs to be run under the preload, the model test and the unit tests.
-# Included by the top Makefile, which gives BUILD, CC and CXX and owns `check` and `test`.
+# Included by the top Makefile, which gives BUILD, CC, CXX, MODE, OUT and the flags of each mode, and
+# owns `check` and `test`. Programs are the same in each mode; unit tests follow the archives' mode.
 
 BUILD ?= build
 CC ?= gcc
 CXX ?= g++
+MODE ?= release
+OUT ?= $(BUILD)
 
 TESTS_OUT := $(BUILD)/tests
 # -fno-builtin keeps the compiler from folding a malloc with its free: the calls are the test.
@@ -55,26 +58,26 @@ $(TESTS_OUT)/support/%.so: tests/support/%.c tests/tests.mk
 # Unit tests: one Criterion binary for each layer that has tests, linked with the archives of that
 # layer and of the layers below it only, so that an upward call fails to link here as well.
 TESTS_LAYERS := base plat sync heap world gc sched posix diag boot interpose
-TESTS_UNIT_CXXFLAGS := -std=c++20 -O1 -g -pthread -Wall -Wextra -Werror -D_GNU_SOURCE \
-                       -Ilib -Iinclude -Itests/support $(UNIT_CXXFLAGS)
+TESTS_UNIT_OUT := $(OUT)/tests/unit
+TESTS_UNIT_CXXFLAGS = -std=c++20 -g -pthread -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -Iinclude \
+                      -Itests/support $(OPT_$(MODE))
 tests_below = $(call tests_walk,$(1),$(TESTS_LAYERS))
 tests_walk = $(if $(2),$(firstword $(2)) $(if $(filter $(1),$(firstword $(2))),,$(call \
   tests_walk,$(1),$(wordlist 2,99,$(2)))))
 tests_reverse = $(if $(1),$(call tests_reverse,$(wordlist 2,99,$(1))) $(firstword $(1)))
 # Layers without a source file have no archive.
 tests_archives = $(foreach l,$(call tests_reverse,$(call tests_below,$(1))),$(if \
-  $(wildcard lib/$(l)/*.cc lib/$(l)/*.S),$(BUILD)/lib$(l).a))
+  $(wildcard lib/$(l)/*.cc lib/$(l)/*/*.cc lib/$(l)/*/*.S),$(OUT)/lib$(l).a))
 
 TESTS_UNIT :=
 define tests_unit_rule
-TESTS_UNIT += $(TESTS_OUT)/unit/$(1)
-$(TESTS_OUT)/unit/$(1).d/%.o: tests/unit/$(1)/%.cc $(TESTS_HEADERS) tests/tests.mk
+TESTS_UNIT += $(TESTS_UNIT_OUT)/$(1)
+$(TESTS_UNIT_OUT)/obj/$(1)/%.o: tests/unit/$(1)/%.cc $(TESTS_HEADERS) tests/tests.mk
 	@mkdir -p $$(@D)
 	$$(CXX) $$(TESTS_UNIT_CXXFLAGS) -MMD -MP -c $$< -o $$@
-$(TESTS_OUT)/unit/$(1): $(patsubst tests/unit/$(1)/%.cc,$(TESTS_OUT)/unit/$(1).d/%.o,$(wildcard \
+$(TESTS_UNIT_OUT)/$(1): $(patsubst tests/unit/$(1)/%.cc,$(TESTS_UNIT_OUT)/obj/$(1)/%.o,$(wildcard \
   tests/unit/$(1)/*_test.cc)) $(call tests_archives,$(1))
-	$$(CXX) $$(UNIT_LDFLAGS) -pthread $$^ -o $$@ -lcriterion -ldl -lrt
--include $(patsubst tests/unit/$(1)/%.cc,$(TESTS_OUT)/unit/$(1).d/%.d,$(wildcard tests/unit/$(1)/*_test.cc))
+	$$(CXX) $$(OPT_$$(MODE)) -pthread $$^ -o $$@ -lcriterion -ldl -lrt
 endef
 $(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),$(eval $(call tests_unit_rule,$(l)))))
 
@@ -82,17 +85,18 @@ $(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),$(eval $(
 tests-unit: $(TESTS_UNIT)
 tests-programs: $(TESTS_PROGRAMS) $(TESTS_PLUGINS) $(TESTS_BROKEN)
 tests-build: tests-programs tests-unit
+	@$(MAKE) --no-print-directory MODE=debug tests-unit
 
 tests-quick: tests-build
-	tests/run.sh --quick
+	BUILD=$(BUILD) tests/run.sh --quick
 
 tests-all: tests-build
-	tests/run.sh --all
+	BUILD=$(BUILD) tests/run.sh --all
 
 # The same programs over the C library's own malloc: shows that the tests themselves are right.
-tests-native: tests-build
-	tests/run.sh --all --native
+tests-native: tests-programs
+	BUILD=$(BUILD) tests/run.sh --all --native
 
 # Runs the tests over allocators that are broken on purpose: each fault must be noticed.
-tests-self: tests-build
-	tests/selftest.sh
+tests-self: tests-programs
+	BUILD=$(BUILD) tests/selftest.sh

@@ -33,7 +33,7 @@ static void* Get(Ring* r) {
 
 static Ring ring, second;
 // Bytes that pass through in one run; the ring holds at most 8192 of the small ones.
-static const size_t kTraffic = (size_t)4 << 30;
+static const size_t kTraffic = (size_t)2 << 30;
 static const size_t kSizes[] = {64, 200, 1500, 700, 64, 3000, 20000, 64, 300, 120};
 enum { kSizeCount = sizeof kSizes / sizeof *kSizes };
 
