@@ -4,14 +4,15 @@
 #
 #   tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST] [--only GLOB] [--list]
 #
-# Suites: unit, preload (with the model test), parts (every tests/*/run.sh) and compat. Each build that
-# is there is run: build/ and build/debug/. With --so only the preload suite runs, over those objects;
-# --native runs it over the C library's malloc. BUILD=DIR names another build folder.
+# Suites: unit, preload (with the model test), parts (every tests/*/run.sh) and compat. Each build
+# that is there is run: build/ and build/debug/. With --so only the preload suite runs, over those
+# objects; --native runs it over the C library's malloc. BUILD=DIR names another build folder.
 #
 # A program of tests/preload or tests/model says in its head comment how it is to be run:
-#   // run: [name=N] [env=K=V]... [preload=PLUGIN] [exit=N] [native=no] [pace=long] [ARG]... [stderr=REGEX]
-#       one line for each run; stderr= takes the rest of the line, and means that exactly one line of
-#       stderr starts with `undergo: ` and matches; without it there must be none.
+#   // run: [name=N] [env=K=V]... [preload=PLUGIN] [exit=N] [native=no] [pace=long] [ARG]...
+#           [stderr=REGEX]       (all on one line)
+#       one line for each run; stderr= takes the rest of the line, and means that exactly one line
+#       of stderr starts with `undergo: ` and matches; without it there must be none.
 #   // native: no        it makes no sense over the C library's malloc
 #   // needs: root|overcommit   // timeout: SECONDS   // pace: long (left out of --quick)
 # NAME.out beside it, or NAME.RUN.out for one run, is the output wanted. Exit status 77 is a skip.
@@ -19,7 +20,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 
 usage() {
-  echo "usage: tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST] [--only GLOB] [--list]" >&2
+  echo "usage: tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST]" \
+    "[--only GLOB] [--list]" >&2
   exit 2
 }
 
@@ -68,8 +70,8 @@ verdict() { # ok|FAIL|skip LABEL [REASON]
 # Adds a summary `N passed, N failed, N skipped`, the last line of the file, to the totals.
 add_summary() { # LABEL FILE STATUS
   local p f s
-  if read -r p f s < <(tail -n 1 "$2" |
-    sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p') && [ -n "$s" ]; then
+  local summary='s/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p'
+  if read -r p f s < <(tail -n 1 "$2" | sed -n "$summary") && [ -n "$s" ]; then
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     [ "$f" -gt 0 ] && failures+=("$1: $f failed")
     [ "$f" -eq 0 ] && [ "$3" -ne 0 ] && verdict FAIL "$1" "exit status $3 without a failure counted"
@@ -81,11 +83,12 @@ add_summary() { # LABEL FILE STATUS
 run_unit() { # BUILD
   local bin log p f line status
   for bin in "$1"/tests/unit/*; do
-    [ -f "$bin" ] && [ -x "$bin" ] || continue
+    if [ ! -f "$bin" ] || [ ! -x "$bin" ]; then continue; fi
     # shellcheck disable=SC2254
     case ${bin##*/} in $only) ;; *) continue ;; esac
     log=$scratch/unit.log
-    timeout -k 5 300 "$bin" --color=never --encoding=ascii --jobs 2 --timeout 120 >"$log" 2>&1 </dev/null
+    timeout -k 5 300 "$bin" --color=never --encoding=ascii --jobs 2 --timeout 120 \
+      >"$log" 2>&1 </dev/null
     status=$?
     line=$(grep -a 'Synthesis:' "$log" | tail -n 1)
     p=$(sed -n 's/.*Passing: *\([0-9]*\).*/\1/p' <<<"$line")
@@ -137,7 +140,10 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
     case $need in
       root) [ "$(id -u)" = 0 ] || { verdict skip "$label" "needs root"; return; } ;;
       overcommit) [ "${UNDERGO_TEST_OVERCOMMIT-}" = 1 ] || {
-        verdict skip "$label" "changes vm.overcommit_memory; set UNDERGO_TEST_OVERCOMMIT=1 to allow it"; return; } ;;
+        verdict skip "$label" \
+          "changes vm.overcommit_memory; set UNDERGO_TEST_OVERCOMMIT=1 to allow it"
+        return
+      } ;;
     esac
   done
 
@@ -163,8 +169,10 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
   elif [ $status = 124 ]; then why="no end after ${limit:-20} s"
   elif [ $status != "$want" ]; then why="exit status $status, wanted $want"
   elif [ -n "$so" ] && [ -z "$pattern" ] && [ "$ours" != 0 ]; then why="the library spoke unasked"
-  elif [ -n "$so" ] && [ -n "$pattern" ] && [ "$ours" != 1 ]; then why="$ours lines start with 'undergo: ', wanted 1"
-  elif [ -n "$so" ] && [ -n "$pattern" ] && ! grep -a '^undergo: ' "$err" | grep -a -q -E -- "$pattern"; then
+  elif [ -n "$so" ] && [ -n "$pattern" ] && [ "$ours" != 1 ]; then
+    why="$ours lines start with 'undergo: ', wanted 1"
+  elif [ -n "$so" ] && [ -n "$pattern" ] &&
+    ! grep -a '^undergo: ' "$err" | grep -a -q -E -- "$pattern"; then
     why="stderr does not match $pattern"
   elif [ -f "$wanted" ] && ! diff -u "$wanted" "$out" >"$scratch/diff"; then why="output differs"
   fi
@@ -214,9 +222,13 @@ compat_quick+=,rsync-tree,sort-parallel,sysbench-threads,xz-threads,zstd-threads
 
 run_compat() {
   local run=../shared/compat/run so=$BUILD/libundergo.so log=$scratch/compat.log status
-  if [ ! -x $run ]; then verdict skip compat "no ../shared/compat beside the checkout"; return; fi
+  if [ ! -x $run ]; then
+    verdict skip compat "no ../shared/compat beside the checkout"
+    return
+  fi
   if [ ! -f "$so" ]; then verdict FAIL compat "$so is not built"; return; fi
-  "$run" --so "$so" --env UNDERGO=gc=off,sched=off --only "$compat_quick" </dev/null 2>&1 | tee "$log"
+  "$run" --so "$so" --env UNDERGO=gc=off,sched=off --only "$compat_quick" </dev/null 2>&1 |
+    tee "$log"
   status=${PIPESTATUS[0]}
   add_summary compat "$log" "$status"
 }
@@ -228,17 +240,21 @@ for s in $suites; do
       [ -d "$BUILD/debug/tests/unit" ] && run_unit "$BUILD/debug"
       ;;
     preload)
-      if [ $native = yes ] || { [ $pace = all ] && [ ${#objects[@]} = 0 ]; }; then run_preload '' native; fi
+      if [ $native = yes ] || { [ $pace = all ] && [ ${#objects[@]} = 0 ]; }; then
+        run_preload '' native
+      fi
       if [ ${#objects[@]} -gt 0 ]; then
         for so in "${objects[@]}"; do
           if [ ! -f "$so" ]; then verdict FAIL "$so" "no such object"; continue; fi
           run_preload "$so" "$(basename "$so" .so)"
         done
       elif [ $native = no ]; then
-        if [ -f "$BUILD/libundergo.so" ]; then run_preload "$(realpath "$BUILD/libundergo.so")" release
-        else verdict FAIL preload "$BUILD/libundergo.so is not built"; fi
-        if [ -f "$BUILD/debug/libundergo.so" ]; then run_preload "$(realpath "$BUILD/debug/libundergo.so")" debug
-        else verdict skip "preload debug" "$BUILD/debug/libundergo.so is not built"; fi
+        so=$BUILD/libundergo.so
+        if [ -f "$so" ]; then run_preload "$(realpath "$so")" release
+        else verdict FAIL preload "$so is not built"; fi
+        so=$BUILD/debug/libundergo.so
+        if [ -f "$so" ]; then run_preload "$(realpath "$so")" debug
+        else verdict skip "preload debug" "$so is not built"; fi
       fi
       ;;
     parts) run_parts ;;

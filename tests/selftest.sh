@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Shows that the tests can fail: each fault of support/broken_malloc.c must fail the test named beside it,
-# and the same tests must pass over the object without a fault.
+# Shows that the tests can fail: each fault of support/broken_malloc.c must fail the test named
+# beside it, and the same tests must pass over the object without a fault.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds the tests: programs to be run under the preload, the model test and the unit tests.
-# Included by the top Makefile, which gives BUILD, CC, CXX, MODE, OUT and the flags of each mode, and
-# owns `check` and `test`. Programs are the same in each mode; unit tests follow the archives' mode.
+# Included by the top Makefile, which gives BUILD, CC, CXX, MODE, OUT and the flags of each mode and
+# owns `check` and `test`. Programs are the same in each mode; unit tests follow the archives'.
 
 BUILD ?= build
 CC ?= gcc
@@ -11,24 +11,25 @@ OUT ?= $(BUILD)
 
 TESTS_OUT := $(BUILD)/tests
 # -fno-builtin keeps the compiler from folding a malloc with its free: the calls are the test.
-TESTS_FLAGS := -O2 -ftree-vectorize -g -pthread -fno-builtin -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-deprecated-declarations \
-               -D_GNU_SOURCE -Itests/support -Iinclude
+TESTS_FLAGS := -O2 -ftree-vectorize -g -pthread -fno-builtin -fno-omit-frame-pointer \
+               -Wall -Wextra -Werror -Wno-deprecated-declarations -D_GNU_SOURCE \
+               -Itests/support -Iinclude
 TESTS_CFLAGS := -std=gnu11 $(TESTS_FLAGS)
 TESTS_CXXFLAGS := -std=c++20 $(TESTS_FLAGS)
 TESTS_LIBS := -ldl -lrt -lm
 
+# gcc's unique symbols would keep a plugin loaded for ever; clang makes none and lacks the option.
+TESTS_PLUGIN_FLAGS := $(shell $(CXX) -fno-gnu-unique -E -x c++ /dev/null >/dev/null 2>&1 && \
+                        echo -fno-gnu-unique)
+
 # A program may ask for more flags by a head comment: `// build: FLAGS`.
 tests_own_flags = $$(sed -n 's,^// build: ,,p' $<)
 
-TESTS_PROGRAMS := \
-  $(patsubst tests/preload/%.c,$(TESTS_OUT)/preload/%,$(wildcard tests/preload/*.c)) \
-  $(patsubst tests/preload/%.cc,$(TESTS_OUT)/preload/%,$(wildcard tests/preload/*.cc)) \
-  $(patsubst tests/model/%.cc,$(TESTS_OUT)/model/%,$(wildcard tests/model/*.cc))
-TESTS_PLUGINS := \
-  $(patsubst tests/preload/plugins/%.c,$(TESTS_OUT)/preload/plugins/%.so,$(wildcard tests/preload/plugins/*.c)) \
-  $(patsubst tests/preload/plugins/%.cc,$(TESTS_OUT)/preload/plugins/%.so,$(wildcard tests/preload/plugins/*.cc))
-TESTS_BROKEN := \
-  $(patsubst tests/support/broken_%.c,$(TESTS_OUT)/support/broken_%.so,$(wildcard tests/support/broken_*.c))
+# $(call tests_from,FOLDER,SUFFIX,ENDING): what is built from tests/FOLDER/*SUFFIX.
+tests_from = $(patsubst tests/$(1)/%$(2),$(TESTS_OUT)/$(1)/%$(3),$(wildcard tests/$(1)/*$(2)))
+TESTS_PROGRAMS := $(foreach s,.c .cc,$(call tests_from,preload,$(s)) $(call tests_from,model,$(s)))
+TESTS_PLUGINS := $(foreach s,.c .cc,$(call tests_from,preload/plugins,$(s),.so))
+TESTS_BROKEN := $(call tests_from,support,.c,.so)
 TESTS_HEADERS := $(wildcard tests/support/*.h)
 
 $(TESTS_OUT)/preload/%: tests/preload/%.c $(TESTS_HEADERS) tests/tests.mk
@@ -49,7 +50,7 @@ $(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.c $(TESTS_HEADERS) te
 
 $(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.cc $(TESTS_HEADERS) tests/tests.mk
 	@mkdir -p $(@D)
-	$(CXX) $(TESTS_CXXFLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+	$(CXX) $(TESTS_CXXFLAGS) $(TESTS_PLUGIN_FLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
 
 $(TESTS_OUT)/support/%.so: tests/support/%.c tests/tests.mk
 	@mkdir -p $(@D)
@@ -79,7 +80,8 @@ $(TESTS_UNIT_OUT)/$(1): $(patsubst tests/unit/$(1)/%.cc,$(TESTS_UNIT_OUT)/obj/$(
   tests/unit/$(1)/*_test.cc)) $(call tests_archives,$(1))
 	$$(CXX) $$(OPT_$$(MODE)) -pthread $$^ -o $$@ -lcriterion -ldl -lrt
 endef
-$(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),$(eval $(call tests_unit_rule,$(l)))))
+$(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),\
+  $(eval $(call tests_unit_rule,$(l)))))
 
 .PHONY: tests-build tests-programs tests-unit tests-quick tests-all tests-self tests-native
 tests-unit: $(TESTS_UNIT)

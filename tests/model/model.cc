@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The allocator against a shadow of itself. Threads do random operations on tables of their own,
-// send blocks to each other, end and are replaced. Every block carries a pattern, and every 16 bytes of
-// it are claimed in a map of the address space, so that an overlap shows at once, as do wrong
-// alignment, a usable size that is too small or changes, dirty calloc memory and lost contents.
-// The shadow lives in mmap'ed memory only: nothing here uses the allocator but the operations.
+// send blocks to each other, end and are replaced. Every block carries a pattern, and every 16
+// bytes of it are claimed in a map of the address space, so that an overlap shows at once, as do
+// wrong alignment, a usable size that is too small or changes, dirty calloc memory and lost
+// contents. The shadow lives in mmap'ed memory only: nothing here uses the allocator but the
+// operations.
 // run: name=quick 1 seconds=2 threads=4
 // run: name=single 2 seconds=1 threads=1
 // run: name=many 3 seconds=2 threads=24 live=8
@@ -28,7 +29,8 @@ constexpr size_t kPerRegion = kRegion / kGranule;
 size_t live_limit = size_t{64} << 20;  // bytes that one thread's table may hold
 
 void* Map(size_t bytes) {
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(p != MAP_FAILED);
   return p;
 }
@@ -36,7 +38,9 @@ void* Map(size_t bytes) {
 // One byte for each granule of the address space, in pieces of 64 KiB that are made when needed.
 class Claims {
  public:
-  void Init() { root_ = (std::atomic<std::atomic<uint8_t>*>*)Map((size_t{1} << 31) * sizeof(void*)); }
+  void Init() {
+    root_ = (std::atomic<std::atomic<uint8_t>*>*)Map((size_t{1} << 31) * sizeof(void*));
+  }
   void Take(uintptr_t p, size_t n) {
     Walk(p, n, [&](std::atomic<uint8_t>& c, uintptr_t at) {
       CHECK_MSG(c.exchange(1, std::memory_order_relaxed) == 0,
@@ -94,8 +98,9 @@ void Paint(const Entry& e) {
 }
 void Examine(const Entry& e, size_t n, const char* when) {
   ForBytes(n, [&](size_t i) {
-    CHECK_MSG(e.p[i] == PatternByte(e.tag, i), "%s: block %p of %zu bytes, byte %zu is %u instead of %u", when,
-              (void*)e.p, e.size, i, e.p[i], PatternByte(e.tag, i));
+    CHECK_MSG(e.p[i] == PatternByte(e.tag, i),
+              "%s: block %p of %zu bytes, byte %zu is %u instead of %u", when, (void*)e.p, e.size,
+              i, e.p[i], PatternByte(e.tag, i));
   });
 }
 
@@ -135,7 +140,8 @@ void Adopt(Worker* w, Entry* e, void* p, size_t size, size_t align) {
   CHECK_MSG((uintptr_t)p % align == 0, "%p of %zu bytes is not aligned to %zu", p, size, align);
   const size_t usable = malloc_usable_size(p);
   CHECK_MSG(usable >= size, "usable size of %p is %zu, asked for %zu", p, usable, size);
-  CHECK_MSG(usable < size + size / 2 + 70000 + align, "usable size of %zu bytes is %zu", size, usable);
+  CHECK_MSG(usable < size + size / 2 + 70000 + align, "usable size of %zu bytes is %zu", size,
+            usable);
   claims.Take((uintptr_t)p, usable);
   *e = {(uint8_t*)p, size, usable, align, Next(&w->random)};
   // Now and then the program uses all that it may.
@@ -146,8 +152,8 @@ void Adopt(Worker* w, Entry* e, void* p, size_t size, size_t align) {
 
 void Retire(Worker* w, Entry* e) {
   Examine(*e, e->size, "free");
-  CHECK_MSG(malloc_usable_size(e->p) == e->usable, "usable size of %p changed from %zu to %zu", (void*)e->p,
-            e->usable, malloc_usable_size(e->p));
+  CHECK_MSG(malloc_usable_size(e->p) == e->usable, "usable size of %p changed from %zu to %zu",
+            (void*)e->p, e->usable, malloc_usable_size(e->p));
   claims.Drop((uintptr_t)e->p, e->usable);
   w->live -= e->usable;
   uint8_t* p = e->p;
@@ -198,10 +204,12 @@ void Reallocate(Worker* w, Entry* e) {
   CHECK_MSG(p, "realloc from %zu to %zu bytes failed", old.size, size);
   Entry moved = old;
   moved.p = (uint8_t*)p;
-  // Only what ForBytes painted is known: compare the bytes painted that are kept, in the old raster.
+  // Only what ForBytes painted is known: compare the bytes painted that are kept, in the old
+  // raster.
   ForBytes(old.size, [&](size_t i) {
     if (i < size)
-      CHECK_MSG(moved.p[i] == PatternByte(old.tag, i), "realloc %zu -> %zu: byte %zu is lost", old.size, size, i);
+      CHECK_MSG(moved.p[i] == PatternByte(old.tag, i), "realloc %zu -> %zu: byte %zu is lost",
+                old.size, size, i);
   });
   Adopt(w, e, p, size, 16);
 }
@@ -281,7 +289,8 @@ void* KeeperMain(void* arg) {
 long Option(int argc, char** argv, const char* name, long fallback) {
   const size_t n = strlen(name);
   for (int i = 1; i < argc; i++)
-    if (!strncmp(argv[i], name, n) && argv[i][n] == '=') return strtol(argv[i] + n + 1, nullptr, 10);
+    if (!strncmp(argv[i], name, n) && argv[i][n] == '=')
+      return strtol(argv[i] + n + 1, nullptr, 10);
   return fallback;
 }
 
@@ -316,6 +325,7 @@ int main(int argc, char** argv) {
     CHECK_EQ(w->live, 0);
     operations += w->operations;
   }
-  printf("model right: %llu operations, seed %llu\n", (unsigned long long)operations, (unsigned long long)seed);
+  printf("model right: %llu operations, seed %llu\n", (unsigned long long)operations,
+         (unsigned long long)seed);
   return 0;
 }

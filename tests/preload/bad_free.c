@@ -176,8 +176,8 @@ static void SizedDouble(void) {
 typedef struct Case {
   const char* name;
   void (*run)(void);
-  const char* kind;   // one of these words, separated by '|', must be in the line
-  int inside;         // the line must tell the size class as well
+  const char* kind;  // one of these words, separated by '|', must be in the line
+  int inside;        // the line must tell the size class as well
 } Case;
 
 static const Case kCases[] = {
@@ -217,7 +217,8 @@ static const Case kCases[] = {
 
 // The heap must hand out no block twice after the wrong call.
 static void HeapIntact(void) {
-  static const size_t sizes[] = {40, 48, 64, 100, 112, 200, 300, 5000, 40000, 50000, 1 << 20, 5 << 20};
+  static const size_t sizes[] = {40,  48,   64,    100,   112,     200,
+                                 300, 5000, 40000, 50000, 1 << 20, 5 << 20};
   for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
     enum { kCount = 1500 };
     static void* p[kCount];
@@ -227,7 +228,8 @@ static void HeapIntact(void) {
       Fill(p[i], sizes[s], i);
     }
     for (size_t i = 0; i < count; i++)
-      CHECK_MSG(Verify(p[i], sizes[s], i) == sizes[s], "a block of %zu was handed out twice", sizes[s]);
+      CHECK_MSG(Verify(p[i], sizes[s], i) == sizes[s], "a block of %zu was handed out twice",
+                sizes[s]);
     for (size_t i = 0; i < count; i++) free(p[i]);
   }
 }
@@ -275,7 +277,8 @@ static void CheckLine(const Case* c, const char* text, void* bad) {
     CHECK_MSG(strstr(text, "class") || strstr(text, "size"), "no size class in '%s'", text);
   // The caller: the program's name or at least a second address.
   const char* first = strstr(text, "0x");
-  CHECK_MSG(strstr(text, "bad_free") || (first && strstr(first + 2, "0x")), "no caller in '%s'", text);
+  CHECK_MSG(strstr(text, "bad_free") || (first && strstr(first + 2, "0x")), "no caller in '%s'",
+            text);
 }
 
 int main(int argc, char** argv) {
@@ -293,12 +296,12 @@ int main(int argc, char** argv) {
   static char text[16384];
   void* bad;
   int status = RunChild(c, NULL, &bad, text, sizeof text);
-  CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "wait status %#x, wanted SIGABRT; '%s'",
-            status, text);
+  CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
+            "wait status %#x, wanted SIGABRT; '%s'", status, text);
   CheckLine(c, text, bad);
   status = RunChild(c, "badfree=ignore", &bad, text, sizeof text);
-  CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "badfree=ignore: wait status %#x; '%s'", status,
-            text);
+  CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "badfree=ignore: wait status %#x; '%s'",
+            status, text);
   CheckLine(c, text, bad);
   puts("noticed");
   return 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Without /proc, /sys and /dev: a process that moves into an empty root after its start, and one that is
-// started in a root that holds its libraries only.
+// Without /proc, /sys and /dev: a process that moves into an empty root after its start, and one
+// that is started in a root that holds its libraries only.
 // needs: root
 // run: name=moved moved
 // run: name=started started
@@ -80,7 +80,8 @@ int main(int argc, char** argv) {
   self[n] = 0;
   int started = !strcmp(argv[1], "started");
   if (started) {
-    // Every file that is mapped here is what the loader needs there, and the loader by its usual name.
+    // Every file that is mapped here is what the loader needs there, and the loader by its usual
+    // name.
     FILE* maps = fopen("/proc/self/maps", "r");
     CHECK(maps);
     char line[4400], path[4200];

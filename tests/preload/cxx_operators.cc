@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every form of operator new and delete: alignment, zero sizes, the new_handler loop, bad_alloc.
+// build: -fsized-deallocation
 // run:
-// build: -Wno-alloc-size-larger-than
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -35,9 +35,10 @@ void Pair(New allocate, Delete release, size_t align) {
 void AllForms() {
   const std::nothrow_t& nt = std::nothrow;
   Pair([](size_t n) { return operator new(n); }, [](void* p, size_t) { operator delete(p); }, 16);
-  Pair([](size_t n) { return operator new[](n); }, [](void* p, size_t) { operator delete[](p); }, 16);
-  Pair([](size_t n) { return operator new(n); },
-       [](void* p, size_t n) { operator delete(p, n); }, 16);
+  Pair([](size_t n) { return operator new[](n); }, [](void* p, size_t) { operator delete[](p); },
+       16);
+  Pair([](size_t n) { return operator new(n); }, [](void* p, size_t n) { operator delete(p, n); },
+       16);
   Pair([](size_t n) { return operator new[](n); },
        [](void* p, size_t n) { operator delete[](p, n); }, 16);
   Pair([&](size_t n) { return operator new(n, nt); },
@@ -65,9 +66,9 @@ void AllForms() {
   Wide* w = new Wide;
   CHECK(((uintptr_t)w & 255) == 0);
   delete w;
-  w = new Wide[7];
-  CHECK(((uintptr_t)w & 255) == 0);
-  delete[] w;
+  Wide* many = new Wide[7];
+  CHECK(((uintptr_t)many & 255) == 0);
+  delete[] many;
 }
 
 int handler_calls;
@@ -134,7 +135,7 @@ void Failures() {
   CHECK(Throws<std::length_error>([&] {
     std::vector<char> v;
     v.resize(Opaque(SIZE_MAX / 2 + 10));
-    return (void*)v.data();
+    return (void*)nullptr;
   }));
 }
 

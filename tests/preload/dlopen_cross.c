@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocks cross the border of a plugin that was loaded plainly or with RTLD_DEEPBIND: freed, resized and
-// measured on the other side. A plugin in a namespace of its own has a malloc and a free of its own.
+// Blocks cross the border of a plugin that was loaded plainly or with RTLD_DEEPBIND: freed, resized
+// and measured on the other side. A plugin in a namespace of its own has a malloc and a free of its
+// own.
 // run: name=plain plain
 // run: name=deepbind deepbind
 // run: name=namespace namespace
@@ -8,8 +9,8 @@
 #include "check.h"
 
 // Two allocators in one process, each used by itself: neither may take the other's memory.
-static void Alone(void* (*make)(size_t, uint64_t), void* (*resize)(void*, size_t), void (*release)(void*),
-                  size_t (*usable)(void*)) {
+static void Alone(void* (*make)(size_t, uint64_t), void* (*resize)(void*, size_t),
+                  void (*release)(void*), size_t (*usable)(void*)) {
   enum { kCount = 3000 };
   static unsigned char *ours[kCount], *theirs[kCount];
   for (int round = 0; round < 20; round++) {
@@ -32,7 +33,7 @@ static void Alone(void* (*make)(size_t, uint64_t), void* (*resize)(void*, size_t
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "plain";
   const char* path = PluginPath("cross");
-  void* h = !strcmp(mode, "namespace") ? dlmopen(LM_ID_NEWLM, path, RTLD_NOW)
+  void* h = !strcmp(mode, "namespace")  ? dlmopen(LM_ID_NEWLM, path, RTLD_NOW)
             : !strcmp(mode, "deepbind") ? dlopen(path, RTLD_NOW | RTLD_DEEPBIND)
                                         : dlopen(path, RTLD_NOW);
   CHECK_MSG(h, "dlopen: %s", dlerror());
@@ -86,7 +87,8 @@ int main(int argc, char** argv) {
     release(p);
     if (i == 5000) early = RssKb();
   }
-  CHECK_MSG(RssKb() < early + 30000, "blocks that crossed are not freed: %ld kB, then %ld kB", early, RssKb());
+  CHECK_MSG(RssKb() < early + 30000, "blocks that crossed are not freed: %ld kB, then %ld kB",
+            early, RssKb());
   CHECK_EQ(dlclose(h), 0);
   puts("crossing right");
   return 0;

@@ -18,7 +18,7 @@ static void* Loop(void* arg) {
     void* h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     CHECK_MSG(h, "dlopen: %s", dlerror());
     int (*work)(void) = (int (*)(void))dlsym(h, "PluginWork");
-    size_t (*local)(size_t) = (size_t (*)(size_t))dlsym(h, "PluginLocal");
+    size_t (*local)(size_t) = (size_t(*)(size_t))dlsym(h, "PluginLocal");
     char* (*make)(size_t) = (char* (*)(size_t))dlsym(h, "PluginMake");
     CHECK(work && local && make && work() == 9);
     if (pinned && i % 5 == 4) CHECK(local(100) > 300);
@@ -47,7 +47,8 @@ int main(void) {
     for (int i = 0; i < 4; i++) CHECK_EQ(pthread_create(&t[i], NULL, Loop, (void*)(intptr_t)8), 0);
     for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
   }
-  CHECK_MSG(RssKb() < early + 20000, "RSS grows with each dlopen: %ld kB, then %ld kB", early, RssKb());
+  CHECK_MSG(RssKb() < early + 20000, "RSS grows with each dlopen: %ld kB, then %ld kB", early,
+            RssKb());
   puts("plugins right");
   return 0;
 }

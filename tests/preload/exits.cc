@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every way to end: handlers and destructors that free late, quick_exit, _exit, exit from a thread while
-// others allocate, the main thread gone first, and buffered output that must still come out.
+// Every way to end: handlers and destructors that free late, quick_exit, _exit, exit from a thread
+// while others allocate, the main thread gone first, and buffered output that must still come out.
 // run:
 // timeout: 40
 #include <pthread.h>
@@ -104,7 +104,7 @@ void Child(int which) {
     case 6: {  // plugins still loaded: their destructors run in exit
       void* h = dlopen(PluginPath("ctor"), RTLD_NOW);
       CHECK_MSG(h, "dlopen: %s", dlerror());
-      size_t (*plugin_local)(size_t) = (size_t (*)(size_t))dlsym(h, "PluginLocal");
+      size_t (*plugin_local)(size_t) = (size_t(*)(size_t))dlsym(h, "PluginLocal");
       plugin_local(10);
       StartHammers();
       exit(6);
@@ -143,7 +143,8 @@ int main() {
       fclose(f);
       int status;
       CHECK(waitpid(pid, &status, 0) == pid);
-      CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == which, "way %d: wait status %#x", which, status);
+      CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == which, "way %d: wait status %#x", which,
+                status);
       CHECK_EQ(lines, which == 0 ? kLines : which == 3 || which == 4 ? 1 : 0);
     }
   puts("exits right");

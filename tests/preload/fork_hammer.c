@@ -16,7 +16,9 @@
 enum { kHammers = 4, kShared = 3000 };
 static atomic_int stop;
 static unsigned char* shared[kShared];
-static size_t SharedSize(int i) { return 1 + (size_t)(i * 37 % 3000) + (i % 300 == 0 ? 200000 : 0); }
+static size_t SharedSize(int i) {
+  return 1 + (size_t)(i * 37 % 3000) + (i % 300 == 0 ? 200000 : 0);
+}
 
 static void Mix(uint64_t seed, int rounds) {
   Random r = {seed};
@@ -56,7 +58,8 @@ static void* MakeShared(void* arg) {
 }
 static void FreeShared(void) {
   for (int i = 0; i < kShared; i++) {
-    CHECK_MSG(Verify(shared[i], SharedSize(i), (uint64_t)i) == SharedSize(i), "block %d was overwritten", i);
+    CHECK_MSG(Verify(shared[i], SharedSize(i), (uint64_t)i) == SharedSize(i),
+              "block %d was overwritten", i);
     free(shared[i]);
   }
 }
@@ -69,7 +72,8 @@ static void Finish(pid_t pid) {
     pid_t got = waitpid(pid, &status, WNOHANG);
     CHECK(got >= 0);
     if (got == pid) {
-      CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child ended with wait status %#x", status);
+      CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child ended with wait status %#x",
+                status);
       return;
     }
     SleepMs(1);
@@ -135,7 +139,8 @@ int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "loop";
   // The stderr of children that fail a check is this process's own.
   pthread_t t[kHammers], maker;
-  for (size_t i = 0; i < kHammers; i++) CHECK_EQ(pthread_create(&t[i], NULL, Hammer, (void*)(i * 1000 + 1)), 0);
+  for (size_t i = 0; i < kHammers; i++)
+    CHECK_EQ(pthread_create(&t[i], NULL, Hammer, (void*)(i * 1000 + 1)), 0);
   if (!strcmp(mode, "loop")) {
     for (int i = 0; i < 120; i++) {
       Mix((uint64_t)i, 20);

@@ -30,8 +30,8 @@ static void Mallinfo(void) {
   CHECK_MSG(grew >= kCount * kSize && grew < kCount * kSize * 3 / 2, "uordblks grew by %zu", grew);
   CHECK_MSG(during.arena + during.hblkhd >= kCount * kSize, "arena %zu hblkhd %zu", during.arena,
             during.hblkhd);
-  CHECK_MSG(after.uordblks + kCount * kSize <= during.uordblks + 100000, "uordblks stays at %zu of %zu",
-            after.uordblks, during.uordblks);
+  CHECK_MSG(after.uordblks + kCount * kSize <= during.uordblks + 100000,
+            "uordblks stays at %zu of %zu", after.uordblks, during.uordblks);
   CHECK((unsigned)old.uordblks >= kCount * kSize);
 
   // A large block is counted, in whichever of the two fields.
@@ -42,7 +42,8 @@ static void Mallinfo(void) {
   free(big);
   CHECK(with.uordblks + with.hblkhd >= large_before + (50 << 20));
   struct mallinfo2 without = mallinfo2();
-  CHECK_MSG(without.uordblks + without.hblkhd < large_before + (10 << 20), "large block still counted");
+  CHECK_MSG(without.uordblks + without.hblkhd < large_before + (10 << 20),
+            "large block still counted");
 }
 
 // Well-formed: each opened element is closed in order, attributes are quoted, one root.
@@ -96,8 +97,8 @@ static void MallocInfo(void) {
 }
 
 static void Mallopt(void) {
-  static const int options[] = {M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX,
-                                M_ARENA_TEST, M_MMAP_MAX};
+  static const int options[] = {M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD,
+                                M_ARENA_MAX,      M_ARENA_TEST,     M_MMAP_MAX};
   static const int values[] = {1 << 20, 1 << 20, 1 << 16, 4, 2, 1000};
   for (size_t i = 0; i < sizeof options / sizeof *options; i++)
     CHECK_MSG(mallopt(options[i], values[i]) == 1, "mallopt(%d, %d)", options[i], values[i]);

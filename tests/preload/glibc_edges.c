@@ -5,8 +5,13 @@
 
 #include "check.h"
 
-static const size_t kHuge[] = {(size_t)PTRDIFF_MAX + 1, SIZE_MAX, SIZE_MAX - 1, SIZE_MAX - 4096,
-                               (size_t)PTRDIFF_MAX + 4097, PTRDIFF_MAX, (size_t)PTRDIFF_MAX - 4096};
+static const size_t kHuge[] = {(size_t)PTRDIFF_MAX + 1,
+                               SIZE_MAX,
+                               SIZE_MAX - 1,
+                               SIZE_MAX - 4096,
+                               (size_t)PTRDIFF_MAX + 4097,
+                               PTRDIFF_MAX,
+                               (size_t)PTRDIFF_MAX - 4096};
 
 static void HugeSizes(void) {
   for (size_t i = 0; i < sizeof kHuge / sizeof *kHuge; i++) {
@@ -59,8 +64,8 @@ static void Products(void) {
     char* p = malloc(100);
     Fill(p, 100, 7);
     errno = 0;
-    CHECK_MSG(reallocarray(p, a, b) == NULL && errno == ENOMEM, "reallocarray(p, %zu, %zu): errno %d",
-              a, b, errno);
+    CHECK_MSG(reallocarray(p, a, b) == NULL && errno == ENOMEM,
+              "reallocarray(p, %zu, %zu): errno %d", a, b, errno);
     CHECK(Verify(p, 100, 7) == 100);
     errno = 0;
     CHECK(reallocarray(NULL, a, b) == NULL && errno == ENOMEM);
@@ -144,7 +149,8 @@ static void ErrnoKept(void) {
 }
 
 static void PosixMemalign(void) {
-  static const size_t bad[] = {0, 1, 2, 3, 4, 7, 9, 12, 24, 48, 100, SIZE_MAX, SIZE_MAX - 7, 4095, 4097};
+  static const size_t bad[] = {0,    1,   2, 3, 4, 7, 9, 12, 24, 48, 100, SIZE_MAX, SIZE_MAX - 7,
+                               4095, 4097};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     void* p = (void*)0xabcd;
     errno = 17;
@@ -157,7 +163,8 @@ static void PosixMemalign(void) {
     for (size_t size = 1; size < 200000; size = size * 3 + 1) {
       void* p = NULL;
       CHECK_EQ(posix_memalign(&p, align, size), 0);
-      CHECK_MSG(((uintptr_t)p & (align - 1)) == 0, "posix_memalign(%zu, %zu) gave %p", align, size, p);
+      CHECK_MSG(((uintptr_t)p & (align - 1)) == 0, "posix_memalign(%zu, %zu) gave %p", align, size,
+                p);
       CHECK(malloc_usable_size(p) >= size);
       Fill(p, size, align);
       CHECK(Verify(p, size, align) == size);
@@ -166,9 +173,10 @@ static void PosixMemalign(void) {
 }
 
 static void OddAlignments(void) {
-  static const size_t odd[][2] = {{0, 16},  {1, 16},   {2, 16},    {3, 16},    {5, 16},
-                                  {15, 16}, {17, 32},  {24, 32},   {33, 64},   {48, 64},
-                                  {65, 128}, {100, 128}, {1000, 1024}, {4097, 8192}, {65535, 65536}};
+  static const size_t odd[][2] = {{0, 16},      {1, 16},      {2, 16},       {3, 16},
+                                  {5, 16},      {15, 16},     {17, 32},      {24, 32},
+                                  {33, 64},     {48, 64},     {65, 128},     {100, 128},
+                                  {1000, 1024}, {4097, 8192}, {65535, 65536}};
   for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
     for (size_t size = 1; size < 100000; size = size * 5 + 3) {
       char* p = memalign(Opaque(odd[i][0]), size);
@@ -202,7 +210,8 @@ static void PageAligned(void) {
     CHECK(q && ((uintptr_t)q & (page - 1)) == 0);
     // pvalloc rounds the size up to whole pages.
     size_t rounded = (size + page - 1) & ~(page - 1);
-    CHECK_MSG(malloc_usable_size(q) >= rounded, "pvalloc(%zu): usable %zu", size, malloc_usable_size(q));
+    CHECK_MSG(malloc_usable_size(q) >= rounded, "pvalloc(%zu): usable %zu", size,
+              malloc_usable_size(q));
     memset(p, 1, size);
     memset(q, 2, rounded);
     free(p);

@@ -8,8 +8,8 @@
 static void EveryBorder(void) {
   for (size_t size = 1; size < 600000;) {
     size_t step = size < 1200 ? 1 : size < 10000 ? 16 : size / 13;
-    size_t other[] = {size + 1, size + step, size * 2, size * 9 / 8 + 1, size - size / 8, size / 2 + 1,
-                      size / 3 + 1, 1, size * 5};
+    size_t other[] = {size + 1,     size + step,  size * 2, size * 9 / 8 + 1, size - size / 8,
+                      size / 2 + 1, size / 3 + 1, 1,        size * 5};
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
       char* p = malloc(size);
       CHECK(p);
@@ -69,7 +69,8 @@ static void InPlace(void) {
   p = realloc(p, 10);
   CHECK(p && Verify(p, 10, 9) == 10);
   free(p);
-  // A large block that shrinks must not be copied as a whole each time, nor keep its pages for ever.
+  // A large block that shrinks must not be copied as a whole each time, nor keep its pages for
+  // ever.
   char* big = malloc(64 << 20);
   CHECK(big);
   Fill(big, 64 << 20, 11);
@@ -109,7 +110,8 @@ static void Zeroed(void) {
     free(p);
     p = calloc(size - 5000, 1);
     CHECK(p);
-    for (size_t k = 0; k < size - 5000; k++) CHECK_MSG(p[k] == 0, "large calloc: byte %zu dirty", k);
+    for (size_t k = 0; k < size - 5000; k++)
+      CHECK_MSG(p[k] == 0, "large calloc: byte %zu dirty", k);
     memset(p, 0xcc, size - 5000);
     free(p);
   }

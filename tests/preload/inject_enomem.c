@@ -114,12 +114,18 @@ static void Child(uint64_t seed, const char* what) {
   CHECK_EQ(refused, 0);
   const uint32_t fails = SECCOMP_RET_ERRNO | ENOMEM;
   int rc;
-  if (!strcmp(what, "all")) rc = FilterCalls(all, 5, fails, SECCOMP_RET_ALLOW, 0);
-  else if (!strcmp(what, "large")) rc = FilterCalls(all, 5, fails, SECCOMP_RET_ALLOW, 1 << 20);
-  else if (!strcmp(what, "mmap")) rc = FilterCalls(one_of[0], 1, fails, SECCOMP_RET_ALLOW, 0);
-  else if (!strcmp(what, "mprotect")) rc = FilterCalls(one_of[1], 1, fails, SECCOMP_RET_ALLOW, 0);
-  else if (!strcmp(what, "madvise")) rc = FilterCalls(one_of[2], 1, fails, SECCOMP_RET_ALLOW, 0);
-  else rc = FilterCalls(one_of[3], 1, fails, SECCOMP_RET_ALLOW, 0);
+  if (!strcmp(what, "all"))
+    rc = FilterCalls(all, 5, fails, SECCOMP_RET_ALLOW, 0);
+  else if (!strcmp(what, "large"))
+    rc = FilterCalls(all, 5, fails, SECCOMP_RET_ALLOW, 1 << 20);
+  else if (!strcmp(what, "mmap"))
+    rc = FilterCalls(one_of[0], 1, fails, SECCOMP_RET_ALLOW, 0);
+  else if (!strcmp(what, "mprotect"))
+    rc = FilterCalls(one_of[1], 1, fails, SECCOMP_RET_ALLOW, 0);
+  else if (!strcmp(what, "madvise"))
+    rc = FilterCalls(one_of[2], 1, fails, SECCOMP_RET_ALLOW, 0);
+  else
+    rc = FilterCalls(one_of[3], 1, fails, SECCOMP_RET_ALLOW, 0);
   if (rc != 0) _exit(kSkipped);
   for (int i = 0; i < kSteps; i++) Step(table, &r, &refused);
   // Much more than can be had: the refusal must come in order.
@@ -149,7 +155,8 @@ int main(int argc, char** argv) {
     if (pid == 0) Child(seed, argv[3]);
     int status;
     CHECK(waitpid(pid, &status, 0) == pid);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == kSkipped) SKIP("this system refuses seccomp filters");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kSkipped)
+      SKIP("this system refuses seccomp filters");
     CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "seed %llu (%s): wait status %#x",
               (unsigned long long)seed, argv[3], status);
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocks that the C library allocates and the program frees, and the other way round: locale, iconv,
-// resolver, qsort, printf, scanf, regex, stdio, directories, search tables, word expansion.
+// Blocks that the C library allocates and the program frees, and the other way round: locale,
+// iconv, resolver, qsort, printf, scanf, regex, stdio, directories, search tables, word expansion.
 // run:
 // timeout: 30
 #include <dirent.h>
@@ -84,7 +84,8 @@ static void Streams(void) {
   CHECK(f && fputs("inside", f) >= 0);
   fclose(f);
   FILE* many[100];
-  for (int i = 0; i < 100; i++) CHECK((many[i] = fopen("/dev/null", "w")) != NULL && fputs("x", many[i]) >= 0);
+  for (int i = 0; i < 100; i++)
+    CHECK((many[i] = fopen("/dev/null", "w")) != NULL && fputs("x", many[i]) >= 0);
   for (int i = 0; i < 100; i++) fclose(many[i]);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Beside another preload that allocates inside mmap, open, read and the like: start-up and the slow paths
-// must not fall into it, or must stand it.
+// Beside another preload that allocates inside mmap, open, read and the like: start-up and the slow
+// paths must not fall into it, or must stand it.
 // run: preload=recurse
 // run: name=forks preload=recurse forks
 #include <pthread.h>

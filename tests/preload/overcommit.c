@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// With strict accounting (vm.overcommit_memory = 2) the process starts, gets memory and is refused in
-// order. The setting is the whole machine's, so this runs only when it is asked for.
+// With strict accounting (vm.overcommit_memory = 2) the process starts, gets memory and is refused
+// in order. The setting is the whole machine's, so this runs only when it is asked for.
 // needs: root overcommit
 // run:
 #include <sys/wait.h>

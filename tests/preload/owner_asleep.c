@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The thread that allocated sleeps for ever while another frees all it made: the memory can be given
-// back to the system and is used again by other threads.
+// The thread that allocated sleeps for ever while another frees all it made: the memory can be
+// given back to the system and is used again by other threads.
 // native: no
 // run:
 // timeout: 40
@@ -45,7 +45,8 @@ int main(void) {
   FreeAll();
   malloc_trim(0);
   long left = RssKb();
-  CHECK_MSG(left < 60000, "freed by another thread: %ld kB of %ld kB left after malloc_trim", left, full);
+  CHECK_MSG(left < 60000, "freed by another thread: %ld kB of %ld kB left after malloc_trim", left,
+            full);
 
   // Without a trim: what the sleeper's pages held serves the main thread and then a new one.
   StartSleeper();
@@ -53,13 +54,15 @@ int main(void) {
   FreeAll();
   Allocate(kBytes);
   long again = RssKb();
-  CHECK_MSG(again < full + 60000, "not used again by this thread: %ld kB, then %ld kB", full, again);
+  CHECK_MSG(again < full + 60000, "not used again by this thread: %ld kB, then %ld kB", full,
+            again);
   FreeAll();
   pthread_t t;
   CHECK_EQ(pthread_create(&t, NULL, User, (void*)(size_t)kBytes), 0);
   pthread_join(t, NULL);
   again = RssKb();
-  CHECK_MSG(again < full + 60000, "not used again by a new thread: %ld kB, then %ld kB", full, again);
+  CHECK_MSG(again < full + 60000, "not used again by a new thread: %ld kB, then %ld kB", full,
+            again);
   FreeAll();
   puts("used again");
   return 0;

@@ -58,8 +58,8 @@ static size_t Produce(Ring* to, size_t bytes, size_t number) {
   return number;
 }
 static void CheckHead(Head* h, size_t number) {
-  CHECK_MSG(h->number == number && h->size == kSizes[number % kSizeCount], "block %zu carries %zu", number,
-            h->number);
+  CHECK_MSG(h->number == number && h->size == kSizes[number % kSizeCount], "block %zu carries %zu",
+            number, h->number);
   CHECK(((unsigned char*)h)[h->size - 1] == (number & 0xff));
 }
 static void* ProducerMain(void* bytes) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small program without threads sees neither a thread nor a signal nor a descriptor of the library,
-// nor a change of its environment, and may unshare and setns as a single-threaded process.
+// A small program without threads sees neither a thread nor a signal nor a descriptor of the
+// library, nor a change of its environment, and may unshare and setns as a single-threaded process.
 // run:
 #include <sched.h>
 #include <signal.h>
@@ -24,7 +24,8 @@ int main(int argc, char** argv) {
     struct sigaction action;
     // 32 and 33 are glibc's own.
     if (sig == 32 || sig == 33 || sigaction(sig, NULL, &action)) continue;
-    CHECK_MSG(action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN, "signal %d has a handler", sig);
+    CHECK_MSG(action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN,
+              "signal %d has a handler", sig);
   }
   // Handlers installed past the C library show here only.
   char text[4096];
@@ -33,8 +34,10 @@ int main(int argc, char** argv) {
   CHECK(n > 0);
   text[n] = 0;
   close(fd);
-  CHECK_MSG(strstr(text, "SigCgt:\t0000000000000000"), "signals are caught: %.30s", strstr(text, "SigCgt"));
-  CHECK_MSG(strstr(text, "SigBlk:\t0000000000000000"), "signals are blocked: %.30s", strstr(text, "SigBlk"));
+  CHECK_MSG(strstr(text, "SigCgt:\t0000000000000000"), "signals are caught: %.30s",
+            strstr(text, "SigCgt"));
+  CHECK_MSG(strstr(text, "SigBlk:\t0000000000000000"), "signals are blocked: %.30s",
+            strstr(text, "SigBlk"));
   stack_t stack;
   CHECK(sigaltstack(NULL, &stack) == 0 && (stack.ss_flags & SS_DISABLE));
   if (UnderPreload()) CHECK(getenv("LD_PRELOAD") != NULL);

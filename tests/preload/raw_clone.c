@@ -107,8 +107,8 @@ int main(int argc, char** argv) {
     if (!strcmp(mode, "thread")) {
       child_tid = 1;
       pid = clone(Child, stack + kStack,
-                  with_tls | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID, seed,
-                  NULL, tls, &child_tid);
+                  with_tls | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID,
+                  seed, NULL, tls, &child_tid);
       CHECK_MSG(pid > 0, "clone: %s", strerror(errno));
       HeapWork(77, 2000);
       Wait();
@@ -128,7 +128,8 @@ int main(int argc, char** argv) {
     }
     if (round == 100) early = RssKb();
   }
-  CHECK_MSG(RssKb() < early + 60000, "raw threads leave memory behind: %ld kB, then %ld kB", early, RssKb());
+  CHECK_MSG(RssKb() < early + 60000, "raw threads leave memory behind: %ld kB, then %ld kB", early,
+            RssKb());
   puts("clones right");
   return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Under limits of the address space: allocate until NULL with ENOMEM, free, allocate again; much of the
-// limit must be usable, and enough be left to the program's own mmap.
+// Under limits of the address space: allocate until NULL with ENOMEM, free, allocate again; much of
+// the limit must be usable, and enough be left to the program's own mmap.
 // run: name=as_60 as 60 40
 // run: name=as_256 as 256 60
 // run: name=as_1024 as 1024 70
@@ -48,7 +48,8 @@ static void* ThreadMain(void* arg) {
 
 static void Run(const char* mode, size_t limit, size_t percent) {
   if (!strcmp(mode, "own_mmap")) {
-    void* p = mmap(NULL, limit / 100 * percent, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* p = mmap(NULL, limit / 100 * percent, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
     CHECK_MSG(p != MAP_FAILED, "the program cannot map %zu %% of its limit", percent);
     size_t got = Exhaust(1 << 20, limit);
     CHECK_MSG(got >= limit / 100 * 15, "only %zu MiB for malloc beside it", got >> 20);
@@ -76,9 +77,11 @@ static void Run(const char* mode, size_t limit, size_t percent) {
       size_t wanted = limit / 100 * percent;
       if (wanted > (size_t)512 << 20) wanted = (size_t)512 << 20;
       if (wanted > kMax * sizes[i] / 2) wanted = kMax * sizes[i] / 2;
-      CHECK_MSG(got >= wanted, "round %d: blocks of %zu bytes: only %zu MiB of %zu", round, sizes[i], got >> 20,
-                limit >> 20);
-      if (i == 0) CHECK_MSG(got >= first / 10 * 9, "memory was lost: %zu MiB first, %zu later", first >> 20, got >> 20);
+      CHECK_MSG(got >= wanted, "round %d: blocks of %zu bytes: only %zu MiB of %zu", round,
+                sizes[i], got >> 20, limit >> 20);
+      if (i == 0)
+        CHECK_MSG(got >= first / 10 * 9, "memory was lost: %zu MiB first, %zu later", first >> 20,
+                  got >> 20);
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the program freed goes back to the system: at once by malloc_trim, and by itself some seconds
-// later when the program goes on allocating a little.
+// What the program freed goes back to the system: at once by malloc_trim, and by itself some
+// seconds later when the program goes on allocating a little.
 // native: no
 // run: name=small 64
 // run: name=medium 500

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Under a system call filter: only the memory calls and futex may be needed after the start, and no
-// other verdict than success of those may be needed for survival.
-// The C library's malloc counts processors when a thread allocates first, and does not pass these two.
+// other verdict than success of those may be needed for survival. The C library's malloc counts
+// processors when a thread allocates first, and does not pass these two.
 // run: name=kill native=no kill
 // run: name=eperm eperm
 // run: name=enosys native=no enosys

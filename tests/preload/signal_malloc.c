@@ -42,7 +42,8 @@ static atomic_ulong handler_runs;
 static void Step(Heap* h) {
   Random* r = &h->random;
   Entry* e = &h->entry[Below(r, kSlots)];
-  size_t size = Below(r, 200) ? kSizes[Below(r, sizeof kSizes / sizeof *kSizes)] : 1 + Below(r, 150000);
+  size_t size =
+      Below(r, 200) ? kSizes[Below(r, sizeof kSizes / sizeof *kSizes)] : 1 + Below(r, 150000);
   h->operations++;
   if (e->p) {
     size_t bad = Verify(e->p, e->size, e->tag);
@@ -63,7 +64,8 @@ static void Step(Heap* h) {
   if (Below(r, 4) == 0) {
     e->p = calloc(1, size);
     CHECK(e->p);
-    for (size_t i = 0; i < size; i++) CHECK_MSG(e->p[i] == 0, "calloc gave a used block of %zu", size);
+    for (size_t i = 0; i < size; i++)
+      CHECK_MSG(e->p[i] == 0, "calloc gave a used block of %zu", size);
   } else {
     e->p = malloc(size);
     CHECK(e->p);
@@ -137,7 +139,8 @@ int main(int argc, char** argv) {
   Install(SIGUSR1, flags);
   if (!strcmp(mode, "threads")) {
     pthread_t t[kThreads];
-    for (size_t i = 0; i < kThreads; i++) CHECK_EQ(pthread_create(&t[i], NULL, TimedWork, (void*)(i + 1)), 0);
+    for (size_t i = 0; i < kThreads; i++)
+      CHECK_EQ(pthread_create(&t[i], NULL, TimedWork, (void*)(i + 1)), 0);
     for (int i = 0; i < kThreads; i++) pthread_join(t[i], NULL);
   } else if (!strcmp(mode, "timers")) {
     TimedWork((void*)1);

@@ -13,7 +13,8 @@ static const char* const kSymbols[] = {
     "__libc_valloc", "__libc_pvalloc", "__libc_mallopt", "__libc_mallinfo", "cfree",
     // operator new and new[]: plain, nothrow, aligned, aligned and nothrow.
     "_Znwm", "_Znam", "_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t", "_ZnwmSt11align_val_t",
-    "_ZnamSt11align_val_t", "_ZnwmSt11align_val_tRKSt9nothrow_t", "_ZnamSt11align_val_tRKSt9nothrow_t",
+    "_ZnamSt11align_val_t", "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    "_ZnamSt11align_val_tRKSt9nothrow_t",
     // operator delete and delete[]: plain, sized, nothrow, aligned, sized aligned, aligned nothrow.
     "_ZdlPv", "_ZdaPv", "_ZdlPvm", "_ZdaPvm", "_ZdlPvRKSt9nothrow_t", "_ZdaPvRKSt9nothrow_t",
     "_ZdlPvSt11align_val_t", "_ZdaPvSt11align_val_t", "_ZdlPvmSt11align_val_t",
@@ -37,8 +38,9 @@ int main(void) {
       wrong++;
     }
   // Exception machinery exported by accident would take over the program's own.
-  static const char* const kForeign[] = {"__cxa_throw", "__cxa_begin_catch", "_Unwind_RaiseException",
-                                         "__gxx_personality_v0", "_Unwind_Backtrace", "unw_backtrace"};
+  static const char* const kForeign[] = {
+      "__cxa_throw",          "__cxa_begin_catch", "_Unwind_RaiseException",
+      "__gxx_personality_v0", "_Unwind_Backtrace", "unw_backtrace"};
   void* self = dlopen("libundergo.so", RTLD_NOLOAD | RTLD_LAZY);
   Dl_info here;
   CHECK(dladdr(dlsym(RTLD_DEFAULT, "malloc"), &here));

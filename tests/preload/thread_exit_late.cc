@@ -105,11 +105,13 @@ int main() {
   for (int round = 0; round < 1500; round++) {
     pthread_t t[4];
     for (int k = 0; k < 4; k++)
-      CHECK_EQ(pthread_create(&t[k], nullptr, Worker, (void*)(intptr_t)((round + k) % kHowCount)), 0);
+      CHECK_EQ(pthread_create(&t[k], nullptr, Worker, (void*)(intptr_t)((round + k) % kHowCount)),
+               0);
     for (auto& one : t) pthread_join(one, nullptr);
     if (round == 200) early = RssKb();
   }
-  CHECK_MSG(RssKb() < early + 20000, "ended threads leave memory behind: %ld kB, then %ld kB", early, RssKb());
+  CHECK_MSG(RssKb() < early + 20000, "ended threads leave memory behind: %ld kB, then %ld kB",
+            early, RssKb());
   CHECK(destructor_calls >= 1500 * 3 && objects_ended >= 1500 * 3);
 
   // Detached threads, and stacks that go away right after the join.

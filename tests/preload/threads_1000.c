@@ -41,7 +41,8 @@ int main(void) {
   pthread_attr_setstacksize(&attr, 128 << 10);
   CHECK_EQ(pthread_barrier_init(&barrier, NULL, kThreads), 0);
   for (int round = 0; round < 2; round++) {
-    for (size_t i = 0; i < kThreads; i++) CHECK_EQ(pthread_create(&t[i], &attr, Worker, (void*)i), 0);
+    for (size_t i = 0; i < kThreads; i++)
+      CHECK_EQ(pthread_create(&t[i], &attr, Worker, (void*)i), 0);
     for (size_t i = 0; i < kThreads; i++) pthread_join(t[i], NULL);
   }
   // 215 kB live for each thread, one stack page or two, and the library's own.

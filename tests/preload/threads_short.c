@@ -64,7 +64,8 @@ int main(void) {
   }
   for (int k = 0; k < kAtATime; k++) pthread_join(t[k], NULL);
   long late = RssKb();
-  CHECK_MSG(late < early + 40000, "RSS grows with the number of threads: %ld kB, then %ld kB", early, late);
+  CHECK_MSG(late < early + 40000, "RSS grows with the number of threads: %ld kB, then %ld kB",
+            early, late);
   while (mail_count > 0) Release(mail[--mail_count]);
   puts("threads right");
   return 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C library's malloc with one fault, named by UNDERGO_BROKEN, for tests/selftest.sh: each fault must
-// be noticed by a test. Without the variable it is right.
+// The C library's malloc with one fault, named by UNDERGO_BROKEN, for tests/selftest.sh: each fault
+// must be noticed by a test. Without the variable it is right.
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -34,7 +34,9 @@ static int Is(const char* name) {
   return !strcmp(fault, name);
 }
 // Every 997th call, once the process has started.
-static int Now(void) { return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) > 2000 && calls % 997 == 0; }
+static int Now(void) {
+  return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) > 2000 && calls % 997 == 0;
+}
 static int OtherThread(void) { return syscall(SYS_gettid) != getpid(); }
 
 static void Enter(void) {
@@ -85,7 +87,8 @@ void* realloc(void* p, size_t n) {
   Enter();
   size_t old = malloc_usable_size(p);
   void* q = __libc_realloc(p, n);
-  if (q && p && q != p && Is("realloc_short") && old > 40 && n > old) memset((char*)q + old - 24, 0, 16);
+  if (q && p && q != p && Is("realloc_short") && old > 40 && n > old)
+    memset((char*)q + old - 24, 0, 16);
   Leave();
   return q;
 }

@@ -20,8 +20,10 @@
 enum { kSkipped = 77 };
 
 // A failed check is written without stdio and without the heap: both may be what is broken.
-__attribute__((noreturn, format(printf, 3, 4), unused)) static void CheckFailed(
-    const char* file, int line, const char* format, ...) {
+__attribute__((noreturn, format(printf, 3, 4), unused)) static void CheckFailed(const char* file,
+                                                                                int line,
+                                                                                const char* format,
+                                                                                ...) {
   char text[600];
   int n = snprintf(text, sizeof text, "%s:%d: ", file, line);
   va_list args;
@@ -34,25 +36,25 @@ __attribute__((noreturn, format(printf, 3, 4), unused)) static void CheckFailed(
   _exit(1);
 }
 
-#define CHECK(cond)                                                       \
-  do {                                                                    \
+#define CHECK(cond)                                                          \
+  do {                                                                       \
     if (!(cond)) CheckFailed(__FILE__, __LINE__, "check failed: %s", #cond); \
   } while (0)
-#define CHECK_MSG(cond, ...)                               \
-  do {                                                     \
+#define CHECK_MSG(cond, ...)                                   \
+  do {                                                         \
     if (!(cond)) CheckFailed(__FILE__, __LINE__, __VA_ARGS__); \
   } while (0)
-#define CHECK_EQ(a, b)                                                                     \
-  do {                                                                                     \
-    long long check_a_ = (long long)(a), check_b_ = (long long)(b);                        \
-    if (check_a_ != check_b_)                                                              \
+#define CHECK_EQ(a, b)                                                                             \
+  do {                                                                                             \
+    long long check_a_ = (long long)(a), check_b_ = (long long)(b);                                \
+    if (check_a_ != check_b_)                                                                      \
       CheckFailed(__FILE__, __LINE__, "%s is %lld, wanted %s = %lld", #a, check_a_, #b, check_b_); \
   } while (0)
-#define SKIP(reason)    \
-  do {                  \
-    puts(reason);       \
-    fflush(stdout);     \
-    _exit(kSkipped);    \
+#define SKIP(reason) \
+  do {               \
+    puts(reason);    \
+    fflush(stdout);  \
+    _exit(kSkipped); \
   } while (0)
 
 // Hides a value from the optimiser, so that odd sizes and stale pointers reach the call.

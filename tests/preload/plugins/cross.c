@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plugin to be loaded with RTLD_DEEPBIND or into another namespace: blocks cross its border both ways.
+// A plugin to be loaded with RTLD_DEEPBIND or into another namespace: blocks cross its border both
+// ways.
 #include <string.h>
 
 #include "check.h"

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plugin that allocates in constructors and frees in destructors, with thread-local objects.
-// build: -fno-gnu-unique
 #include <map>
 #include <string>
 #include <vector>
@@ -28,9 +27,7 @@ __attribute__((constructor)) void Early() { free(calloc(10, 10)); }
 __attribute__((destructor)) void Late() { free(malloc(10)); }
 }  // namespace
 
-extern "C" int PluginWork(void) {
-  return (int)registry.table["key9"].size();
-}
+extern "C" int PluginWork(void) { return (int)registry.table["key9"].size(); }
 // From this call on the thread keeps the plugin loaded until it ends.
 extern "C" size_t PluginLocal(size_t n) {
   local += std::string(n, 'y');

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A second preload of the kind that sandboxes and tracers use: it stands before mmap, open, readlink
-// and others, allocates in each of them, and looks the real functions up with dlsym on the first call.
+// A second preload of the kind that sandboxes and tracers use: it stands before mmap, open,
+// readlink and others, allocates in each of them, and looks the real functions up with dlsym on the
+// first call.
 #include <stdarg.h>
 #include <sys/mman.h>
 
@@ -19,8 +20,8 @@ static void Work(void) {
   free(p);
   inside = 0;
 }
-#define REAL(name) \
-  static __typeof__(&name) real; \
+#define REAL(name)                                              \
+  static __typeof__(&name) real;                                \
   if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
   Work()
 
