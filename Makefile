@@ -21,7 +21,7 @@ WARN     := -Wall -Wextra -Werror
 RUNTIME  := -std=c++20 $(WARN) -Ilib -Iinclude -fPIC -fno-exceptions -fno-rtti \
             -fvisibility=hidden -ftls-model=initial-exec -fno-threadsafe-statics \
             -fno-semantic-interposition -fno-builtin-malloc -fno-builtin-free \
-            -fno-builtin-calloc -fno-builtin-realloc -fno-plt -g \
+            -fno-builtin-calloc -fno-builtin-realloc -fno-plt -mpopcnt -g \
             -DUNDERGO_VERSION='"$(VERSION)"'
 OPT_release := -O2 -fno-stack-protector -D_FORTIFY_SOURCE=0
 OPT_debug   := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer

@@ -13,13 +13,6 @@ inline uint32_t HighestBit(uint64_t w) { return 63 - static_cast<uint32_t>(__bui
 inline uint32_t CountBits(uint64_t w) { return static_cast<uint32_t>(__builtin_popcountll(w)); }
 constexpr uint64_t LowMask(uint32_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 
-// The lowest `n` set bits of `w`, all of them if there are fewer.
-inline uint64_t LowestBits(uint64_t w, uint32_t n) {
-  uint64_t rest = w;
-  for (uint32_t i = 0; i < n && rest != 0; ++i) rest &= rest - 1;
-  return w ^ rest;
-}
-
 // First bit at or above `from` in words[0..bits) that is set (or clear, by `value`); `bits` if none.
 inline size_t FindBit(const uint64_t* words, size_t bits, size_t from, bool value) {
   while (from < bits) {

@@ -23,6 +23,7 @@ const char* KindName(BadFree kind) {
     case BadFree::kInterior: return "interior pointer";
     case BadFree::kWild: return "invalid pointer";
     case BadFree::kDoubleLarge: return "double free";
+    case BadFree::kFreed: return "freed object";
   }
   return "bad free";
 }

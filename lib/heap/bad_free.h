@@ -6,7 +6,7 @@
 
 namespace undergo::heap {
 
-enum class BadFree { kDouble, kDoubleLate, kInterior, kWild, kDoubleLarge };
+enum class BadFree { kDouble, kDoubleLate, kInterior, kWild, kDoubleLarge, kFreed };
 
 // Prints one line (kind, address, size class, caller) and aborts, or goes on when the setting
 // tolerates it. `caller` is the address that called into the library, null when not known.

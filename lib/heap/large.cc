@@ -35,7 +35,7 @@ void* MallocLarge(size_t size, uint32_t align_slices, bool want_zero) {
     BusyScope busy;
     DrainDeferredLarge();
     mheap.Tick();
-    s = mheap.AllocSpan(count, align_slices, SpanUse::kLarge, &zeroed);
+    s = mheap.AllocSpan(count, align_slices, SpanUse::kOther, &zeroed);
   }
   if (s == nullptr) return nullptr;
   s->magic = 0;

@@ -12,6 +12,7 @@
 #include "heap/mcentral.h"
 #include "heap/mheap.h"
 #include "heap/registry.h"
+#include "heap/walk.h"
 
 namespace undergo::heap {
 
@@ -77,14 +78,11 @@ size_t GoodSize(size_t size) {
 }
 
 size_t UsableSize(void* p, void* caller) {
-  Span* s = FindSpan(reinterpret_cast<Addr>(p));
-  if (s != nullptr) {
-    if (s->state == SpanState::kLarge) {
-      if (SpanAddr(s) == reinterpret_cast<Addr>(p)) return s->large_bytes;
-    } else if ((reinterpret_cast<Addr>(p) - SpanAddr(s)) % s->slot_size == 0) {
-      return s->slot_size;
-    }
-    ReportBadFree(BadFree::kInterior, p, "malloc_usable_size", caller);
+  Object o;
+  if (FindObject(reinterpret_cast<Addr>(p), &o)) {
+    if (o.base == reinterpret_cast<Addr>(p) && o.allocated) return o.size;
+    ReportBadFree(o.allocated ? BadFree::kInterior : BadFree::kFreed, p, "malloc_usable_size",
+                  caller);
     return 0;
   }
   size_t size;

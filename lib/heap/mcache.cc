@@ -40,7 +40,8 @@ UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0};
 namespace {
 
 constexpr int32_t kIdleCountdown = 0x7fffffff;
-constexpr uint32_t kTickInterval = 16;
+constexpr uint32_t kDenseSpans = 8;
+constexpr uint32_t kTickInterval = 64;
 
 // Takes free bits of the span into the cursor, starting with the word it took last.
 bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
@@ -50,7 +51,7 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
   for (uint32_t i = 0; i < words; ++i, w = w + 1 < words ? w + 1 : 0) {
     uint64_t bits = LoadRelaxed(&s->free_bits[w]);
     if (bits == 0) continue;
-    if (k.batch < 64) bits = LowestBits(bits, k.batch);
+    if (k.batch < 64) bits &= LowMask(k.batch) << LowestBit(bits);
     // One instruction: a signal handler may free into this word at any point.
     asm volatile("andq %1, %0" : "+m"(s->free_bits[w]) : "r"(~bits) : "cc");
     s->word = static_cast<uint16_t>(w);
@@ -161,7 +162,9 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   if (k.slices == 1 && mc->spare_count > 0) {
     s = mc->spare[--mc->spare_count];
   } else {
-    s = mheap.AllocSpan(k.slices, 1, SpanUse::kSmall, &zeroed);
+    // A thread that filled several spans of the class will fill this one: huge pages pay.
+    bool dense = mc->handed_out[cls] >= uint64_t{kDenseSpans} * k.slots;
+    s = mheap.AllocSpan(k.slices, 1, dense ? SpanUse::kDense : SpanUse::kOther, &zeroed);
     if (s == nullptr) return nullptr;
   }
   s->magic = k.slices == 1 ? k.magic : 0;
@@ -199,6 +202,7 @@ Span* NextSpanLocked(MCache* mc, uint32_t cls) {
     return s;
   }
   s = mcentrals[cls].Take(mc);
+  if (s == nullptr && ReclaimFromIdle() && (s = mcentrals[cls].Take(mc)) != nullptr) return s;
   return s != nullptr ? s : NewSpan(mc, cls);
 }
 
@@ -293,12 +297,12 @@ size_t DrainReadyLocked(MCache* mc, bool others) {
 bool RefillCursor(MCache* mc, uint32_t cls) {
   Cursor* c = &mc->cursors[cls];
   if (c->bits != 0) return true;  // a signal handler, or attaching, filled it
-  Span* s = c->span;
-  if (s != nullptr && LoadCursor(mc, c, s)) return true;
   if (mc->tick-- == 0) {
     mc->tick = kTickInterval;
     mheap.Tick();
   }
+  Span* s = c->span;
+  if (s != nullptr && LoadCursor(mc, c, s)) return true;
   mc->slow_refills++;
   uint32_t growths = mheap.growths();
   {

@@ -37,7 +37,7 @@ struct alignas(64) MCache {
   bool idle;                  // lock; no thread holds this mcache
   uint32_t spare_count;       // lock
   Span* spare[kSpareSlices];  // lock; empty one-slice spans for the next class that needs one
-  uint32_t tick;              // owner; span changes until the next Tick of the page heap
+  uint32_t tick;              // owner; refills until the next Tick of the page heap
   uint64_t slow_refills;      // owner; refills that needed another span
   MCache* all_next;           // every mcache ever made; set once, before it is published
   MCache* idle_next;          // registry lock

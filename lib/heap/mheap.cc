@@ -11,8 +11,8 @@
 // The reserve: a signal handler may allocate while its own thread is inside this file and holds the
 // lock. Such a call takes slices from a small run kept aside, by compare-and-swap.
 //
-// Huge pages: from kHugeThreshold of heap on, spans of small objects come from the upper region,
-// which asks for transparent huge pages before its first touch. Allocation by first fit fills it
+// Huge pages: from kHugeThreshold of heap on, spans that will soon be full of small objects come
+// from the upper region, which asks for transparent huge pages before its first touch. Allocation by first fit fills it
 // densely, so the gain (one fault and one clearing for 512 pages) costs at most the last, partly
 // filled huge page. It is purged by whole huge pages only: a hole would split the page, and the
 // kernel's collapser would fill it again. Large objects stay outside, because a program may touch
@@ -35,7 +35,7 @@ constexpr uint32_t kGrowSlices = 64 * kMiB / kSliceSize;
 constexpr uint32_t kReserveSlices = 64;
 constexpr uint32_t kPurgeStepSlices = 64;   // 4 MiB outside the lock at a time
 constexpr int kPurgeStepsPerTick = 4;
-constexpr uint32_t kHugeThreshold = 24 * kMiB / kSliceSize;
+constexpr uint32_t kHugeThreshold = 512 * kMiB / kSliceSize;
 constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
 
@@ -56,7 +56,9 @@ SliceAlloc& MHeap::InRegionOf(uint32_t slice) {
 bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
   if (arena.base == 0) {
     if (!ArenaInitLocked()) return false;
-    for (Region each : {Region::kLower, Region::kUpper}) In(each).SetBegin(RegionBegin(each));
+    for (Region each : {Region::kLower, Region::kUpper}) {
+      In(each).SetBegin(RegionBegin(each), arena.base >> kSliceShift);
+    }
   }
   SliceAlloc& slices = In(r);
   uint32_t end = slices.end();
@@ -80,10 +82,10 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
 
 uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use) {
   uint32_t at = In(Region::kLower).Alloc(count, align);
-  bool dense = use == SpanUse::kSmall && align == 1 && !ArenaIsUnreserved() &&
+  bool huge = use == SpanUse::kDense && align == 1 && !ArenaIsUnreserved() &&
                (huge_pages_ == HugePages::kAlways ||
                 (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
-  for (Region r : {dense ? Region::kUpper : Region::kLower, Region::kLower}) {
+  for (Region r : {huge ? Region::kUpper : Region::kLower, Region::kLower}) {
     if (at == kNoSlice) at = In(r).Alloc(count, align);
     if (at == kNoSlice && GrowLocked(r, count, align)) at = In(r).Alloc(count, align);
   }
@@ -137,7 +139,7 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool
 Span* MHeap::AllocSpanReentrant(uint32_t slices, bool* zeroed) {
   uint32_t at = kNoSlice;
   if (lock_.TryLock()) {
-    at = AllocLocked(slices, 1, SpanUse::kLarge);
+    at = AllocLocked(slices, 1, SpanUse::kOther);
     if (at != kNoSlice) *zeroed = !InRegionOf(at).IsDirty(at, slices);
     lock_.Unlock();
   } else {

@@ -24,8 +24,8 @@ struct MHeapStats {
 // When small objects get transparent huge pages: never, once the heap is big, or from the start.
 enum class HugePages : uint8_t { kOff, kAuto, kAlways };
 
-// What a span is for: only spans of small objects are dense enough for huge pages.
-enum class SpanUse : uint8_t { kSmall, kLarge };
+// Whether a span is likely to be filled soon, so that huge pages pay.
+enum class SpanUse : uint8_t { kDense, kOther };
 
 class MHeap {
  public:

@@ -96,6 +96,19 @@ size_t ReclaimFromOthers() {
   return slices;
 }
 
+bool ReclaimFromIdle() {
+  if (LoadRelaxed(&idle_mcaches) == nullptr || !registry_lock.TryLock()) return false;
+  bool found = false;
+  for (MCache* mc = idle_mcaches; mc != nullptr; mc = mc->idle_next) {
+    if (LoadRelaxed(&mc->ready) == nullptr || !mc->lock.TryLock()) continue;
+    DrainReadyLocked(mc, true);
+    found = true;
+    mc->lock.Unlock();
+  }
+  registry_lock.Unlock();
+  return found;
+}
+
 void LockAllForFork() {
   registry_lock.Lock();
   for (MCache* mc = all_mcaches; mc != nullptr; mc = mc->all_next) mc->lock.Lock();

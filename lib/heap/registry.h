@@ -22,6 +22,10 @@ extern constinit AttachHook on_thread_attached;
 // a thread that sleeps for ever is not lost. Returns slices released. BusyScope held, no heap lock.
 size_t ReclaimFromOthers();
 
+// The same for the mcaches that no thread has now; cheap when there is nothing to do. True when
+// spans may have become available. The caller may hold the lock of its own mcache.
+bool ReclaimFromIdle();
+
 // First of the list of all mcaches; follow all_next.
 MCache* FirstMCache();
 

@@ -3,8 +3,9 @@
 //
 // Multiples of 16 up to 128, then eight steps per doubling up to 64 KiB: 80 classes, at most 12.5 %
 // of a request above 128 bytes is rounding. Every size is a multiple of 16, so each slot has the
-// ABI's alignment. Slots up to 8 KiB lie in spans of one 64 KiB slice, larger ones in spans of
-// eight slices. All tables are computed at compile time.
+// ABI's alignment. Slots up to 16 KiB lie in spans of one 64 KiB slice, larger ones in spans of two
+// or four slices: never fewer than four slots. A tail too short for a slot is address space only.
+// All tables are computed at compile time.
 #pragma once
 
 #include <array>
@@ -16,13 +17,15 @@ namespace undergo::heap {
 inline constexpr size_t kSliceShift = 16;
 inline constexpr size_t kSliceSize = size_t{1} << kSliceShift;
 inline constexpr size_t kGranule = 16;
-inline constexpr size_t kMaxOneSliceSize = 8 * kKiB;
+inline constexpr size_t kMaxOneSliceSize = 16 * kKiB;
 inline constexpr size_t kMaxSmallSize = 64 * kKiB;
 inline constexpr uint32_t kNumClasses = 80;
 inline constexpr uint32_t kLargeClass = kNumClasses;  // class number of an object with its own span
-inline constexpr uint32_t kMediumSpanSlices = 8;
 inline constexpr uint32_t kMaxSlots = kSliceSize / kGranule;
 inline constexpr uint32_t kMaxWords = kMaxSlots / 64;
+
+// Memory that one load of a cursor spans, unless that is less than two slots.
+inline constexpr size_t kCursorBytes = 32 * kKiB;
 
 struct SizeClass {
   uint32_t size;         // bytes of a slot
@@ -30,7 +33,7 @@ struct SizeClass {
   uint16_t slots;        // per span
   uint16_t words;        // 64-slot words per span
   uint16_t slices;       // per span
-  uint16_t batch;        // slots that a cursor takes at a time
+  uint16_t batch;        // neighbouring slots that a cursor takes at a time
   uint16_t revisit;      // frees after which a full span is worth visiting again
   uint16_t notify;       // remote frees in one word after which its owner is told
 };
@@ -48,11 +51,11 @@ constexpr SizeClass MakeClass(uint32_t cls) {
   SizeClass c{};
   c.size = ClassSize(cls);
   c.magic = static_cast<uint32_t>(((uint64_t{1} << 32) + c.size - 1) / c.size);
-  c.slices = c.size <= kMaxOneSliceSize ? 1 : kMediumSpanSlices;
+  c.slices = c.size <= kMaxOneSliceSize ? 1 : c.size <= 2 * kMaxOneSliceSize ? 2 : 4;
   c.slots = static_cast<uint16_t>(c.slices * kSliceSize / c.size);
   c.words = static_cast<uint16_t>((c.slots + 63) / 64);
-  // A cursor spans at most 32 KiB, so that what is freed is handed out again while it is cached.
-  uint32_t batch = static_cast<uint32_t>(32 * kKiB / c.size);
+  // A cursor spans little memory, so that what is freed is handed out again while it is cached.
+  uint32_t batch = static_cast<uint32_t>(kCursorBytes / c.size);
   c.batch = static_cast<uint16_t>(batch > 64 ? 64 : batch < 2 ? 2 : batch);
   c.revisit = static_cast<uint16_t>(c.slots >= 16 ? c.slots / 8 : 1);
   uint32_t in_word = c.slots < 64 ? c.slots : 64;
@@ -83,7 +86,7 @@ inline constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> kSizeToClass 
     internal::MakeSizeToClass();
 
 static_assert(kClasses[kNumClasses - 1].size == kMaxSmallSize);
-static_assert(kClasses[55].size == kMaxOneSliceSize && kClasses[0].slots == kMaxSlots);
+static_assert(kClasses[63].size == kMaxOneSliceSize && kClasses[0].slots == kMaxSlots);
 
 // For size <= kMaxSmallSize; zero gets the smallest class.
 inline uint32_t ClassOf(size_t size) { return kSizeToClass[(size + kGranule - 1) / kGranule]; }

@@ -28,8 +28,9 @@ uint32_t FreeRunStart(const uint64_t* used, uint32_t at, uint32_t begin) {
 
 }  // namespace
 
-void SliceAlloc::SetBegin(uint32_t begin) {
+void SliceAlloc::SetBegin(uint32_t begin, uint64_t phase) {
   begin_ = end_ = begin;
+  phase_ = phase;
   for (uint32_t& h : hint_) h = begin;
 }
 
@@ -38,7 +39,7 @@ uint32_t SliceAlloc::Alloc(uint32_t count, uint32_t align) {
   size_t at = hint_[HighestBit(count)];
   for (;;) {
     at = FindBit(used_, end_, at, false);
-    at = AlignUp(at, align);
+    at = AlignUp(at + phase_, align) - phase_;
     if (at + count > end_) return kNone;
     size_t stop = FindBit(used_, at + count, at, true);
     if (stop == at + count) break;

@@ -15,14 +15,15 @@ class SliceAlloc {
   constexpr SliceAlloc(uint64_t* used, uint64_t* dirty, uint64_t* aged)
       : used_(used), dirty_(dirty), aged_(aged) {}
 
-  // Manages slices from `begin` on; called once, before anything else.
-  void SetBegin(uint32_t begin);
+  // Manages slices from `begin` on; called once, before anything else. Alignment is that of the
+  // slice's address: its number plus `phase`.
+  void SetBegin(uint32_t begin, uint64_t phase);
   // Slices of [begin, end) exist. They start free and clean.
   void Grow(uint32_t end) { end_ = end; }
   uint32_t begin() const { return begin_; }
   uint32_t end() const { return end_; }
 
-  // Takes `count` free slices, the first a multiple of `align` (a power of two), kNone if there
+  // Takes `count` free slices, the first aligned to `align` slices (a power of two); kNone if there
   // are no such slices yet.
   uint32_t Alloc(uint32_t count, uint32_t align);
   // Takes exactly [at, at+count); false if any of it is in use or does not exist.
@@ -55,6 +56,7 @@ class SliceAlloc {
   uint64_t* dirty_;
   uint64_t* aged_;           // subset of free and dirty
   uint32_t begin_ = 0;       // slices
+  uint64_t phase_ = 0;       // slices
   uint32_t end_ = 0;         // slices
   uint32_t used_count_ = 0;
   uint32_t dirty_free_ = 0;  // free slices with the dirty bit

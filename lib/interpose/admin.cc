@@ -66,10 +66,7 @@ UNDERGO_EXPORT struct mallinfo mallinfo(void) {
 UNDERGO_EXPORT int malloc_trim(size_t) { return heap::Trim() ? 1 : 0; }
 
 UNDERGO_EXPORT int malloc_info(int options, FILE* out) {
-  if (options != 0) {
-    errno = EINVAL;
-    return -1;
-  }
+  if (options != 0) return EINVAL;
   heap::HeapStats s;
   heap::ReadHeapStats(&s);
   size_t system = s.span_bytes + s.dirty_free_bytes;
