@@ -143,7 +143,13 @@ class Session:
             "allocators": {allocator.name: allocator.path for allocator in allocators},
             "runs": {}, "wrong": [], "startup": {}, "fork": {}, "counters": {}}
         self.expected = {}
+        self.peaks = {}  # row -> largest RSS seen, whoever ran it
         self.excluded = set()
+
+    def warm_up(self, kilobytes):
+        """Touches somewhat more memory than a run is going to need, see support/warm.c."""
+        megabytes = min(kilobytes * 5 // 4 // 1024 + 32, available_megabytes() // 2)
+        subprocess.run([os.path.join(self.runner.bin, "warm"), str(megabytes)], check=False)
 
     def fail(self, row_name, allocator, message):
         say("WRONG: %s under %s: %s" % (row_name, allocator.name, message))
@@ -162,7 +168,9 @@ class Session:
                 continue
             try:
                 self.runner.prepare(row)
-                self.expected[row.name] = self.runner.run(row, native)["checksum"]
+                figures = self.runner.run(row, native)
+                self.expected[row.name] = figures["checksum"]
+                self.peaks[row.name] = figures["rss_kb"]
             except runner.Failed as failure:
                 self.fail(row.name, native, str(failure))
                 continue
@@ -171,8 +179,10 @@ class Session:
         return ready
 
     def run_once(self, row, allocator, counters=False):
+        self.warm_up(self.peaks[row.name])
         try:
             figures = self.runner.run(row, allocator, counters)
+            self.peaks[row.name] = max(self.peaks[row.name], figures["rss_kb"])
             if figures["checksum"] != self.expected[row.name]:
                 raise runner.Failed("another output than the native run")
             return figures
@@ -243,6 +253,7 @@ class Session:
             for allocator in self.with_native():
                 if ("fork", allocator.name) in self.excluded:
                     continue
+                self.warm_up(megabytes * 1024)
                 try:
                     figures = self.runner.run(row, allocator)
                     times[allocator.name].append(figures["metrics"]["fork_ms"])
