@@ -34,36 +34,89 @@ sources   = $(wildcard lib/$(1)/*.cc lib/$(1)/linux/*.cc lib/$(1)/x86_64/*.S)
 objects   = $(patsubst lib/%,$(OBJ)/%.o,$(basename $(call sources,$(1))))
 ARCHIVES := $(LAYERS:%=$(OUT)/lib%.a)
 
-.PHONY: all lib debug deps demo test check bench asan ubsan compat install uninstall clean format
+.DEFAULT_GOAL := all
+.PHONY: all lib debug deps demo test check compat asan ubsan install uninstall clean
 all: lib $(BUILD)/undergo
 lib: $(OUT)/libundergo.so
+
+# Prints the command only with V=1.
+Q        := $(if $(V),,@)
+say       = @echo '  $(1)'
 
 debug:
 	@$(MAKE) --no-print-directory MODE=debug lib
 
 $(OBJ)/%.o: lib/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c $< -o $@
+	$(call say,$(CXX) $<)
+	$(Q)$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c $< -o $@
 
 $(OBJ)/%.o: lib/%.S
 	@mkdir -p $(@D)
-	$(CC) -c $< -o $@
+	$(call say,$(CC) $<)
+	$(Q)$(CC) -c $< -o $@
 
 define archive_rule
 $(OUT)/lib$(1).a: $$(call objects,$(1))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(Q)ar rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS),$(eval $(call archive_rule,$(l))))
 
-# --no-undefined together with the order of the archives is the layer check: each layer is linked
-# against the ones below it alone.
+# Each layer is linked from its archive after those above it: an upward call stays undefined, which
+# --no-undefined turns into an error.
 $(OUT)/libundergo.so: $(ARCHIVES)
-	$(CC) -shared -o $@ -Wl,-soname,libundergo.so \
+	$(call say,link $@)
+	$(Q)$(CC) -shared -o $@ -Wl,-soname,libundergo.so \
 	  -Wl,--whole-archive $(OUT)/libinterpose.a $(OUT)/libboot.a $(OUT)/libplat.a \
 	  -Wl,--no-whole-archive $(foreach l,posix heap sync base,$(OUT)/lib$(l).a) \
 	  -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst -Wl,-z,nodelete -Wl,-z,noexecstack \
 	  -Wl,--no-undefined $(LDFLAGS)
+
+# The launcher understands the settings by the library's own parser.
+$(BUILD)/undergo: $(call objects,launch) $(OBJ)/boot/options.o $(OBJ)/boot/procs.o $(OUT)/libbase.a
+	$(call say,link $@)
+	$(Q)$(CXX) -o $@ $^ -static-libstdc++ -static-libgcc $(LDFLAGS)
+
+deps:
+	@scripts/deps.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/undergo \
+	  $(DESTDIR)$(PREFIX)/include/undergo $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(BUILD)/undergo $(DESTDIR)$(PREFIX)/bin/undergo
+	install -m 755 $(BUILD)/libundergo.so $(DESTDIR)$(PREFIX)/lib/undergo/libundergo.so
+	install -m 644 include/undergo/undergo.h $(DESTDIR)$(PREFIX)/include/undergo/undergo.h
+	install -m 644 man/undergo.1 $(DESTDIR)$(PREFIX)/share/man/man1/undergo.1
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/undergo $(DESTDIR)$(PREFIX)/lib/undergo/libundergo.so \
+	  $(DESTDIR)$(PREFIX)/include/undergo/undergo.h $(DESTDIR)$(PREFIX)/share/man/man1/undergo.1
+	-rmdir $(DESTDIR)$(PREFIX)/lib/undergo $(DESTDIR)$(PREFIX)/include/undergo
+
+BENCH_SUBJECT := $(BUILD)/libundergo.so
+include tests/tests.mk
+include bench/bench.mk
+
+# The two promises of README.md: each sets up, builds and runs.
+demo: deps
+	@$(MAKE) --no-print-directory all bench-demo
+
+test: deps
+	@$(MAKE) --no-print-directory all debug
+	@$(MAKE) --no-print-directory tests-all
+
+check: all debug tests-quick
+
+# The whole corpus of real programs, where it lies beside the checkout.
+COMPAT ?= ../shared/compat
+compat: all
+	@test -x $(COMPAT)/run || { echo 'undergo: no corpus at $(COMPAT); COMPAT=DIR names it' >&2; exit 2; }
+	$(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so $(COMPAT_ARGS)
+
+asan ubsan:
+	@$(MAKE) --no-print-directory MODE=$@ tests-unit
+	@for t in $(BUILD)/$@/tests/unit/*; do if [ -f $$t ]; then echo "== $$t"; $$t || exit 1; fi; done
 
 clean:
 	rm -rf $(BUILD)

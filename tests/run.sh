@@ -214,7 +214,8 @@ run_parts() {
 }
 
 # The cases of the compatibility corpus that take few seconds and cover each kind of program.
-compat_quick=boost-fiber-asio,coreutils-bash,curl-parallel,cxx-threads,dlopen-unwind,gdb-batch,git-repo
+compat_quick=boost-fiber-asio,coreutils-bash,curl-parallel,cxx-threads,dlopen-unwind,gdb-batch
+compat_quick+=,git-repo
 compat_quick+=,gnuplot-graphviz,hidden-pointers,leak-libxml2,leak-openssl,lua-tcl-guile,make-j2
 compat_quick+=,memcached-load,mosquitto-pubsub,nginx-static,node-workers,openmp-omp,perl-workers
 compat_quick+=,php-modules,php-script,pigz-pbzip2-lbzip2,posix-threads,python-workers,qt-offscreen

@@ -50,7 +50,8 @@ $(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.c $(TESTS_HEADERS) te
 
 $(TESTS_OUT)/preload/plugins/%.so: tests/preload/plugins/%.cc $(TESTS_HEADERS) tests/tests.mk
 	@mkdir -p $(@D)
-	$(CXX) $(TESTS_CXXFLAGS) $(TESTS_PLUGIN_FLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) $(tests_own_flags)
+	$(CXX) $(TESTS_CXXFLAGS) $(TESTS_PLUGIN_FLAGS) -fPIC -shared $< -o $@ $(TESTS_LIBS) \
+	  $(tests_own_flags)
 
 $(TESTS_OUT)/support/%.so: tests/support/%.c tests/tests.mk
 	@mkdir -p $(@D)
