@@ -21,7 +21,7 @@ static void* Work(void* arg) {
   Random r = {(uint64_t)(uintptr_t)arg};
   static __thread unsigned char* p[200];
   static __thread size_t n[200];
-  for (int i = 0; i < 20000; i++) {
+  for (int i = 0; i < 8000; i++) {
     size_t k = Below(&r, 200);
     if (p[k] && Verify(p[k], n[k], k) != n[k]) {
       Say("a block was overwritten\n");

@@ -142,7 +142,7 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < kHammers; i++)
     CHECK_EQ(pthread_create(&t[i], NULL, Hammer, (void*)(i * 1000 + 1)), 0);
   if (!strcmp(mode, "loop")) {
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < 60; i++) {
       Mix((uint64_t)i, 20);
       pid_t pid = fork();
       if (pid == 0) {
@@ -178,7 +178,7 @@ int main(int argc, char** argv) {
     for (int i = 0; i < 4; i++) Nest(6);
   } else if (!strcmp(mode, "handlers")) {
     CHECK_EQ(pthread_atfork(Prepare, Parent, InChild), 0);
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 30; i++) {
       pid_t pid = fork();
       if (pid == 0) {
         CHECK_EQ(in_child, 1);
@@ -187,7 +187,7 @@ int main(int argc, char** argv) {
       }
       Finish(pid);
     }
-    CHECK(prepared == 60 && in_parent == 60 && in_child == 0);
+    CHECK(prepared == 30 && in_parent == 30 && in_child == 0);
   } else {
     pthread_t f[3];
     for (size_t i = 0; i < 3; i++) CHECK_EQ(pthread_create(&f[i], NULL, Forker, (void*)(i + 1)), 0);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory calls of the kernel begin to fail at a random moment: from then on each request gets
 // memory or NULL with ENOMEM, contents stay intact and nothing crashes. One child for each seed.
-// run: name=all 0 30 all
-// run: name=mmap 100 15 mmap
-// run: name=mprotect 200 20 mprotect
-// run: name=madvise 300 10 madvise
-// run: name=large_only 400 20 large
-// run: name=munmap 500 10 munmap
-// run: name=all_long pace=long 1000 300 all
+// run: name=all 0 12 all
+// run: name=mmap 100 6 mmap
+// run: name=mprotect 200 8 mprotect
+// run: name=madvise 300 4 madvise
+// run: name=large_only 400 8 large
+// run: name=munmap 500 4 munmap
+// run: name=all_long pace=long 1000 100 all
+// run: name=mprotect_long pace=long 2000 50 mprotect
+// run: name=large_only_long pace=long 3000 40 large
 // timeout: 60
 #include <pthread.h>
 #include <sys/wait.h>

@@ -4,9 +4,9 @@
 // run: name=as_60 as 60 40
 // run: name=as_256 as 256 60
 // run: name=as_1024 as 1024 70
-// run: name=as_8192 as 8192 10
+// run: name=as_8192 pace=long as 8192 10
 // run: name=data_64 data 64 40
-// run: name=data_512 data 512 60
+// run: name=data_512 pace=long data 512 60
 // run: name=own_mmap own_mmap 1024 60
 // run: name=threads threads 512 0
 // run: name=lowered lowered 0 0

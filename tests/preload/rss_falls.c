@@ -3,10 +3,10 @@
 // seconds later when the program goes on allocating a little.
 // native: no
 // run: name=small 64
-// run: name=medium 500
-// run: name=pages 5000
-// run: name=slices 100000
-// run: name=large 3000000
+// run: name=medium pace=long 500
+// run: name=pages pace=long 5000
+// run: name=slices pace=long 100000
+// run: name=large pace=long 3000000
 // run: name=mixed 0
 // timeout: 40
 #include "check.h"
