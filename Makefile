@@ -24,7 +24,7 @@ RUNTIME  := -std=c++20 $(WARN) -Ilib -Iinclude -fPIC -fno-exceptions -fno-rtti \
             -fno-builtin-calloc -fno-builtin-realloc -fno-plt -mpopcnt -g \
             -DUNDERGO_VERSION='"$(VERSION)"'
 OPT_release := -O2 -fno-stack-protector -D_FORTIFY_SOURCE=0
-OPT_debug   := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer
+OPT_debug   := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer -foptimize-sibling-calls
 OPT_asan    := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer -fsanitize=address
 OPT_ubsan   := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer -fsanitize=undefined -fno-sanitize-recover
 CXXFLAGS_ALL = $(RUNTIME) $(OPT_$(MODE)) $(CXXFLAGS)

@@ -22,75 +22,101 @@ namespace undergo::heap {
 // The cold halves. They set errno to ENOMEM when they return null.
 UNDERGO_NOINLINE void* MallocSlow(size_t size);
 UNDERGO_NOINLINE void* MallocZeroedSlow(size_t size);
+// `caller` is for reports: the address that called into the library.
 UNDERGO_NOINLINE void FreeSlow(void* p, void* caller);
+// For tail calls out of an exported function: its own return address is the caller.
+UNDERGO_NOINLINE void FreeSlowTail(void* p);
 UNDERGO_NOINLINE void CountdownSlow(Span* s);
 
 struct TakenSlot {
-  uint64_t bits;    // the cursor word as it was; 0: the cursor was empty
-  Addr base;        // address of its slot 0
-  uint64_t shape;   // slot size, and `zeroed` in the upper half
+  uint64_t bits;   // the cursor word as it was; 0: the cursor was empty
+  Addr base;       // address of its slot 0
+  uint64_t size;   // slot size
+  uint64_t owner;  // as in the cursor; only if asked for
 };
 
 // Takes the lowest bit out of the cursor. All that belongs to the word is read before the store
 // that takes the slot: a signal handler may refill the cursor right after it.
+template <bool kWithOwner>
 UNDERGO_INLINE TakenSlot TakeLowestBit(Cursor* c) {
   TakenSlot t;
   uint64_t rest;
-  asm volatile(
-      "661:\n\t"
-      "movq %c[bits](%[c]), %[taken]\n\t"
-      "movq %c[base](%[c]), %[at]\n\t"
-      "movq %c[shape](%[c]), %[form]\n\t"
-      "leaq -1(%[taken]), %[rest]\n\t"
-      "andq %[taken], %[rest]\n\t"
-      "movq %[rest], %c[bits](%[c])\n"
-      "662:\n\t"
-      ".pushsection undergo_restart,\"a\",@progbits\n\t"
-      ".long 661b - ., 662b - .\n\t"
-      ".popsection"
-      : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [form] "=&r"(t.shape), [rest] "=&r"(rest)
-      : [c] "r"(c), [bits] "i"(offsetof(Cursor, bits)), [base] "i"(offsetof(Cursor, base)),
-        [shape] "i"(offsetof(Cursor, size))
-      : "cc", "memory");
+#define UNDERGO_TAKE(more)                            \
+  "661:\n\t"                                          \
+  "movq %c[bits](%[c]), %[taken]\n\t"                 \
+  "movq %c[base](%[c]), %[at]\n\t"                    \
+  "movq %c[size](%[c]), %[step]\n\t" more             \
+  "leaq -1(%[taken]), %[rest]\n\t"                    \
+  "andq %[taken], %[rest]\n\t"                        \
+  "movq %[rest], %c[bits](%[c])\n"                    \
+  "662:\n\t"                                          \
+  ".pushsection undergo_restart,\"a\",@progbits\n\t" \
+  ".long 661b - ., 662b - .\n\t"                     \
+  ".popsection"
+#define UNDERGO_TAKE_INPUTS                                                                     \
+  [c] "r"(c), [bits] "i"(offsetof(Cursor, bits)), [base] "i"(offsetof(Cursor, base)),           \
+      [size] "i"(offsetof(Cursor, size)), [owner] "i"(offsetof(Cursor, owner))
+  if constexpr (kWithOwner) {
+    asm volatile(UNDERGO_TAKE("movq %c[owner](%[c]), %[span]\n\t")
+                 : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size),
+                   [rest] "=&r"(rest), [span] "=&r"(t.owner)
+                 : UNDERGO_TAKE_INPUTS
+                 : "cc", "memory");
+  } else {
+    asm volatile(UNDERGO_TAKE("")
+                 : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size),
+                   [rest] "=&r"(rest)
+                 : UNDERGO_TAKE_INPUTS
+                 : "cc", "memory");
+    t.owner = 0;
+  }
+#undef UNDERGO_TAKE
+#undef UNDERGO_TAKE_INPUTS
   return t;
 }
 
 UNDERGO_INLINE void* SlotAddress(const TakenSlot& t) {
-  return reinterpret_cast<void*>(t.base +
-                                 size_t{LowestBit(t.bits)} * static_cast<uint32_t>(t.shape));
+  uint64_t index;  // the builtin's int result would cost an extension
+  asm("rep bsfq %1, %0" : "=r"(index) : "r"(t.bits) : "cc");
+  return reinterpret_cast<void*>(t.base + index * t.size);
 }
 
+// `kSlow` is what to do when the cursor is empty or the size is not small.
+template <void* (*kSlow)(size_t) = MallocSlow>
 UNDERGO_INLINE void* Malloc(size_t size) {
-  if (UNDERGO_UNLIKELY(size > kMaxSmallSize)) return MallocSlow(size);
-  TakenSlot t = TakeLowestBit(&thread_words.mcache->cursors[ClassOf(size)]);
-  if (UNDERGO_UNLIKELY(t.bits == 0)) return MallocSlow(size);
+  if (UNDERGO_UNLIKELY(size > kMaxSmallSize)) return kSlow(size);
+  TakenSlot t = TakeLowestBit<false>(&thread_words.mcache->cursors[ClassOf(size)]);
+  if (UNDERGO_UNLIKELY(t.bits == 0)) return kSlow(size);
   return SlotAddress(t);
 }
 
 // For calloc: a cursor whose slots were never used spares the clearing.
 UNDERGO_INLINE void* MallocZeroed(size_t size) {
   if (UNDERGO_UNLIKELY(size > kMaxSmallSize)) return MallocZeroedSlow(size);
-  TakenSlot t = TakeLowestBit(&thread_words.mcache->cursors[ClassOf(size)]);
+  TakenSlot t = TakeLowestBit<true>(&thread_words.mcache->cursors[ClassOf(size)]);
   if (UNDERGO_UNLIKELY(t.bits == 0)) return MallocZeroedSlow(size);
   void* p = SlotAddress(t);
-  return (t.shape >> 32) != 0 ? p : __builtin_memset(p, 0, size);
+  return (t.owner & Cursor::kZeroed) != 0 ? p : __builtin_memset(p, 0, size);
 }
 
 UNDERGO_INLINE void Free(void* p) {
-  void* caller = __builtin_return_address(0);
   Addr offset = reinterpret_cast<Addr>(p) - arena.base;
-  if (UNDERGO_UNLIKELY(offset >= arena.size)) return FreeSlow(p, caller);
-  Span* s = SpanAtSlice(static_cast<uint32_t>(offset >> kSliceShift));
-  if (UNDERGO_UNLIKELY(s->owner != thread_words.mcache)) return FreeSlow(p, caller);
+  if (UNDERGO_UNLIKELY(offset >= arena.size)) return FreeSlowTail(p);
+  auto* s = reinterpret_cast<Span*>(arena.spans + (offset >> kSliceShift) * kSpanStride);
+  if (UNDERGO_UNLIKELY(s->owner != thread_words.mcache)) return FreeSlowTail(p);
   uint64_t product = (offset & (kSliceSize - 1)) * s->magic;
-  if (UNDERGO_UNLIKELY(static_cast<uint32_t>(product) >= s->magic)) return FreeSlow(p, caller);
-  uint32_t slot = static_cast<uint32_t>(product >> 32);
-  uint64_t* word = &s->free_bits[slot / 64];
+  if (UNDERGO_UNLIKELY(static_cast<uint32_t>(product) >= s->magic)) return FreeSlowTail(p);
+  uint64_t slot = product >> 32;
+  uint64_t word = slot / 64;
   uint64_t bit = uint64_t{1} << (slot % 64);
-  if (UNDERGO_UNLIKELY((*word & bit) != 0)) return FreeSlow(p, caller);
+  if (UNDERGO_UNLIKELY((s->free_bits[word] & bit) != 0)) return FreeSlowTail(p);
   bool event;
-  asm volatile("orq %1, %0" : "+m"(*word) : "r"(bit) : "cc");
-  asm volatile("subl $1, %0" : "+m"(s->countdown), "=@ccz"(event) : : );
+  asm volatile("orq %[bit], %c[bits](%[s],%[word],8)\n\t"
+               "subl $1, %c[countdown](%[s])"
+               : "=@ccz"(event)
+               : [bit] "r"(bit), [s] "r"(s), [word] "r"(word),
+                 [bits] "i"(offsetof(Span, free_bits)), [countdown] "i"(offsetof(Span, countdown))
+               : "memory");
   if (UNDERGO_UNLIKELY(event)) CountdownSlow(s);
 }
 

@@ -54,8 +54,8 @@ void FreeSlow(void* p, void* caller) {
     if (!FreeLarge(s)) ReportBadFree(BadFree::kDoubleLarge, p, kFunction, caller);
     return;
   }
-  uint32_t slot = static_cast<uint32_t>(offset / s->slot_size);
-  if (UNDERGO_UNLIKELY(offset % s->slot_size != 0 || slot >= s->slots)) {
+  uint32_t slot = static_cast<uint32_t>(offset) / s->slot_size;
+  if (UNDERGO_UNLIKELY(offset != Addr{slot} * s->slot_size || slot >= s->slots)) {
     return ReportBadFree(BadFree::kInterior, p, kFunction, caller);
   }
   if (UNDERGO_UNLIKELY((LoadRelaxed(&s->free_bits[slot / 64]) >> (slot % 64)) & 1)) {
@@ -64,6 +64,8 @@ void FreeSlow(void* p, void* caller) {
   if (s->owner == thread_words.mcache) return FreeLocal(s, slot);
   if (!FreeRemote(s, slot)) ReportBadFree(BadFree::kDouble, p, kFunction, caller);
 }
+
+void FreeSlowTail(void* p) { FreeSlow(p, __builtin_return_address(0)); }
 
 void CountdownSlow(Span* s) {
   // Inside the heap already: a signal handler's free. The owner looks at the span later.

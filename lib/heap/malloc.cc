@@ -33,9 +33,9 @@ void* SmallSlow(uint32_t cls, bool* zeroed) {
     if (mc == nullptr) return LateMalloc(cls, false, zeroed);
   }
   if (!RefillCursor(mc, cls)) return nullptr;
-  TakenSlot t = TakeLowestBit(&mc->cursors[cls]);
+  TakenSlot t = TakeLowestBit<true>(&mc->cursors[cls]);
   UNDERGO_CHECK(t.bits != 0);
-  *zeroed = (t.shape >> 32) != 0;
+  *zeroed = (t.owner & Cursor::kZeroed) != 0;
   return SlotAddress(t);
 }
 
@@ -93,13 +93,29 @@ size_t UsableSize(void* p, void* caller) {
   return 0;
 }
 
+namespace {
+
+// Usable size of an object that starts at p; 0 when p is anything else.
+size_t SizeOfObject(void* p, Span** span) {
+  Span* s = *span = FindSpan(reinterpret_cast<Addr>(p));
+  if (s == nullptr) return 0;
+  uint32_t offset = static_cast<uint32_t>(reinterpret_cast<Addr>(p) - SpanAddr(s));
+  if (s->state == SpanState::kLarge) return offset == 0 ? s->large_bytes : 0;
+  return offset % s->slot_size == 0 ? s->slot_size : 0;
+}
+
+}  // namespace
+
 void* Realloc(void* p, size_t size, void* caller) {
   if (size > kMaxRequest) return NoMemory();
-  size_t usable = UsableSize(p, caller);
-  if (usable == 0) return NoMemory();
+  Span* s;
+  size_t usable = SizeOfObject(p, &s);
+  if (UNDERGO_UNLIKELY(usable == 0)) {
+    usable = UsableSize(p, caller);
+    if (usable == 0) return NoMemory();
+  }
   // In place when it fits and at least half of the slot stays in use.
   if (size <= usable && size >= usable / 2) return p;
-  Span* s = FindSpan(reinterpret_cast<Addr>(p));
   if (s != nullptr && s->state == SpanState::kLarge && size > kMaxSmallSize &&
       ResizeLarge(s, size)) {
     return p;

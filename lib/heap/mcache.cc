@@ -56,7 +56,7 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
     asm volatile("andq %1, %0" : "+m"(s->free_bits[w]) : "r"(~bits) : "cc");
     s->word = static_cast<uint16_t>(w);
     uint32_t first = w * 64 + LowestBit(bits);
-    c->zeroed = first >= s->fresh_slot;
+    c->owner = reinterpret_cast<uint64_t>(s) | (first >= s->fresh_slot ? Cursor::kZeroed : 0);
     uint32_t end = w * 64 + HighestBit(bits) + 1;
     if (end > s->fresh_slot) s->fresh_slot = static_cast<uint16_t>(end);
     c->base = SpanAddr(s) + size_t{w} * 64 * k.size;
@@ -72,7 +72,7 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
 void MakeCurrent(Cursor* c, Span* s) {
   StoreRelaxed(&s->state, SpanState::kCurrent);
   s->countdown = kIdleCountdown;
-  c->span = s;
+  c->owner = reinterpret_cast<uint64_t>(s);
 }
 
 bool IsEmpty(const Span* s) {
@@ -187,7 +187,7 @@ bool LeaveCurrentLocked(Cursor* c, Span* s) {
   const SizeClass& k = kClasses[s->cls];
   uint32_t got = HarvestRemote(s);
   if (got * 2 >= k.revisit) return true;
-  c->span = nullptr;
+  c->owner = 0;
   StoreRelaxed(&s->state, SpanState::kFull);
   s->countdown = static_cast<int32_t>(k.revisit) - static_cast<int32_t>(got);
   return false;
@@ -301,7 +301,7 @@ bool RefillCursor(MCache* mc, uint32_t cls) {
     mc->tick = kTickInterval;
     mheap.Tick();
   }
-  Span* s = c->span;
+  Span* s = c->span();
   if (s != nullptr && LoadCursor(mc, c, s)) return true;
   mc->slow_refills++;
   uint32_t growths = mheap.growths();
@@ -345,7 +345,7 @@ void FlushLocked(MCache* mc) {
   DrainReadyLocked(mc, false);
   for (uint32_t cls = 0; cls < kNumClasses; ++cls) {
     Cursor* c = &mc->cursors[cls];
-    Span* s = c->span;
+    Span* s = c->span();
     if (s != nullptr) {
       uint64_t bits = ExchangeAcqRel(&c->bits, uint64_t{0});  // a handler sees all or nothing
       if (bits != 0) {
@@ -353,7 +353,7 @@ void FlushLocked(MCache* mc) {
         uint32_t w = static_cast<uint32_t>((c->base - SpanAddr(s)) / c->size / 64);
         asm volatile("orq %1, %0" : "+m"(s->free_bits[w]) : "r"(bits) : "cc");
       }
-      c->span = nullptr;
+      c->owner = 0;
       HarvestRemote(s);
       StoreRelaxed(&s->state, SpanState::kFull);
       s->countdown = kClasses[cls].revisit;
@@ -371,7 +371,7 @@ uint64_t CursorBits(const Span* s, uint32_t word) {
   MCache* mc = LoadAcquire(&s->owner);  // pairs: MCentral::Take
   if (mc == nullptr) return 0;
   const Cursor& c = mc->cursors[s->cls];
-  if (c.span != s) return 0;
+  if (c.span() != s) return 0;
   Addr base = SpanAddr(s) + size_t{word} * 64 * s->slot_size;
   return c.base == base ? LoadRelaxed(&c.bits) : 0;
 }

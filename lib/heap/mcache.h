@@ -14,13 +14,16 @@
 namespace undergo::heap {
 
 struct Cursor {
-  uint64_t bits;    // free slots of the word, bit 0 is the slot at `base`
-  Addr base;        // address of the word's slot 0
-  uint32_t size;    // slot size in bytes
-  uint32_t zeroed;  // 1: all slots in `bits` still read as zero
-  Span* span;       // the current span of the class; null at first
+  uint64_t bits;   // free slots of the word, bit 0 is the slot at `base`
+  Addr base;       // address of the word's slot 0
+  uint64_t size;   // slot size in bytes
+  uint64_t owner;  // the current span of the class, null at first; kZeroed may be set in it
+
+  Span* span() const { return reinterpret_cast<Span*>(owner & ~kZeroed); }
+
+  static constexpr uint64_t kZeroed = 1;  // all slots in `bits` still read as zero
 };
-static_assert(sizeof(Cursor) == 32 && offsetof(Cursor, zeroed) == offsetof(Cursor, size) + 4);
+static_assert(sizeof(Cursor) == 32);
 
 inline constexpr uint32_t kSpareSlices = 4;
 

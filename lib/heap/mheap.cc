@@ -35,7 +35,7 @@ constexpr uint32_t kGrowSlices = 64 * kMiB / kSliceSize;
 constexpr uint32_t kReserveSlices = 64;
 constexpr uint32_t kPurgeStepSlices = 64;   // 4 MiB outside the lock at a time
 constexpr int kPurgeStepsPerTick = 4;
-constexpr uint32_t kHugeThreshold = 512 * kMiB / kSliceSize;
+constexpr uint32_t kHugeThreshold = 32 * kMiB / kSliceSize;
 constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
 

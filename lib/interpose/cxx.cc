@@ -35,11 +35,13 @@ using NewAlignedNothrow = void* (*)(size_t, std::align_val_t, const std::nothrow
 
 }  // namespace
 
-#define UNDERGO_NEW(op, plain, nothrow, aligned, aligned_nothrow)                              \
-  UNDERGO_EXPORT void* op(size_t n) {                                                          \
-    void* p = heap::Malloc(n);                                                                 \
+// The plain operator is the hot one: it ends in a jump to its slow half.
+#define UNDERGO_NEW(op, slow, plain, nothrow, aligned, aligned_nothrow)                        \
+  static UNDERGO_NOINLINE void* slow(size_t n) {                                               \
+    void* p = heap::MallocSlow(n);                                                             \
     return UNDERGO_LIKELY(p != nullptr) ? p : Fallback<New>(plain, n);                         \
   }                                                                                            \
+  UNDERGO_EXPORT void* op(size_t n) { return heap::Malloc<slow>(n); }                          \
   UNDERGO_EXPORT void* op(size_t n, const std::nothrow_t& t) noexcept {                        \
     void* p = heap::Malloc(n);                                                                 \
     return UNDERGO_LIKELY(p != nullptr)                                                        \
@@ -58,9 +60,9 @@ using NewAlignedNothrow = void* (*)(size_t, std::align_val_t, const std::nothrow
                      aligned_nothrow, n, a, t);                                                \
   }
 
-UNDERGO_NEW(operator new, "_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_t",
+UNDERGO_NEW(operator new, NewSlow, "_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_t",
             "_ZnwmSt11align_val_tRKSt9nothrow_t")
-UNDERGO_NEW(operator new[], "_Znam", "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t",
+UNDERGO_NEW(operator new[], NewArraySlow, "_Znam", "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t",
             "_ZnamSt11align_val_tRKSt9nothrow_t")
 
 #define UNDERGO_DELETE(op)                                                                       \
