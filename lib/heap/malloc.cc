@@ -32,9 +32,11 @@ void* SmallSlow(uint32_t cls, bool* zeroed) {
     mc = thread_words.exited ? nullptr : AttachThread();
     if (mc == nullptr) return LateMalloc(cls, false, zeroed);
   }
-  if (!RefillCursor(mc, cls)) return nullptr;
-  TakenSlot t = TakeLowestBit<true>(&mc->cursors[cls]);
-  UNDERGO_CHECK(t.bits != 0);
+  TakenSlot t;
+  do {
+    if (!RefillCursor(mc, cls)) return nullptr;
+    t = TakeLowestBit<true>(&mc->cursors[cls]);
+  } while (UNDERGO_UNLIKELY(t.bits == 0));  // a signal handler took all of it by the fast path
   *zeroed = (t.owner & Cursor::kZeroed) != 0;
   return SlotAddress(t);
 }

@@ -35,7 +35,7 @@
 namespace undergo::heap {
 
 constinit MCache empty_mcache = {};
-UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0};
+UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0, 0};
 
 namespace {
 

@@ -9,6 +9,7 @@
 
 #include "base/compiler.h"
 #include "heap/span.h"
+#include "heap/thread_words.h"
 #include "sync/mutex.h"
 
 namespace undergo::heap {
@@ -49,29 +50,6 @@ struct alignas(64) MCache {
 // A cache without any slot, for threads that have none yet or no more: every request goes to the
 // slow path and no span belongs to it. That spares the fast path a test.
 extern constinit MCache empty_mcache;
-
-// Per-thread words. `busy` counts entries into slow paths: a signal handler that finds it set must
-// not touch the mcache. `exited` says that the thread gave its mcache back for good.
-struct ThreadWords {
-  MCache* mcache;
-  uint32_t busy;
-  uint32_t exited;
-};
-extern UNDERGO_TLS ThreadWords thread_words;
-
-class BusyScope {
- public:
-  BusyScope() {
-    thread_words.busy++;
-    CompilerFence();
-  }
-  ~BusyScope() {
-    CompilerFence();
-    thread_words.busy--;
-  }
-  BusyScope(const BusyScope&) = delete;
-  BusyScope& operator=(const BusyScope&) = delete;
-};
 
 // Fills the cursor of the class; false when there is no memory. BusyScope held.
 bool RefillCursor(MCache* mc, uint32_t cls);

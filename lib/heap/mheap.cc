@@ -24,6 +24,7 @@
 #include "heap/mheap.h"
 
 #include "base/assert.h"
+#include "heap/thread_words.h"
 #include "plat/clock.h"
 #include "plat/vm.h"
 
@@ -38,6 +39,27 @@ constexpr int kPurgeStepsPerTick = 4;
 constexpr uint32_t kHugeThreshold = 32 * kMiB / kSliceSize;
 constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
+constexpr uint32_t kShrinkPurgeSlices = 16;
+
+// Holds the lock and tells a signal handler of this thread so.
+class LockScope {
+ public:
+  explicit LockScope(sync::Mutex& m) : mutex_(m) {
+    thread_words.in_mheap++;
+    CompilerFence();
+    mutex_.Lock();
+  }
+  ~LockScope() {
+    mutex_.Unlock();
+    CompilerFence();
+    thread_words.in_mheap--;
+  }
+  LockScope(const LockScope&) = delete;
+  LockScope& operator=(const LockScope&) = delete;
+
+ private:
+  sync::Mutex& mutex_;
+};
 
 constinit uint64_t used_bits[kMaxSlices / 64] = {};
 constinit uint64_t dirty_bits[kMaxSlices / 64] = {};
@@ -123,7 +145,7 @@ uint32_t MHeap::TakeFromReserve(uint32_t count) {
 Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed) {
   uint32_t at;
   {
-    sync::MutexLock hold(lock_);
+    LockScope hold(lock_);
     at = AllocLocked(slices, align_slices, use);
     if (at == kNoSlice) return nullptr;
     *zeroed = !InRegionOf(at).IsDirty(at, slices);
@@ -137,16 +159,10 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool
 }
 
 Span* MHeap::AllocSpanReentrant(uint32_t slices, bool* zeroed) {
-  uint32_t at = kNoSlice;
-  if (lock_.TryLock()) {
-    at = AllocLocked(slices, 1, SpanUse::kOther);
-    if (at != kNoSlice) *zeroed = !InRegionOf(at).IsDirty(at, slices);
-    lock_.Unlock();
-  } else {
-    at = TakeFromReserve(slices);
-    *zeroed = false;
-  }
+  if (thread_words.in_mheap == 0) return AllocSpan(slices, 1, SpanUse::kOther, zeroed);
+  uint32_t at = TakeFromReserve(slices);
   if (at == kNoSlice) return nullptr;
+  *zeroed = false;
   Span* s = SpanAtSlice(at);
   SetSpanSlices(s, slices);
   return s;
@@ -155,7 +171,7 @@ Span* MHeap::AllocSpanReentrant(uint32_t slices, bool* zeroed) {
 void MHeap::FreeSpan(Span* s) {
   UNDERGO_ASSERT(s->owner == nullptr);
   StoreRelease(&s->state, SpanState::kFree);  // pairs: FindSpan
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   InRegionOf(SliceOfSpan(s)).Free(SliceOfSpan(s), s->slices, true);
 }
 
@@ -164,7 +180,7 @@ bool MHeap::ExtendSpan(Span* s, uint32_t slices, bool* zeroed) {
   uint32_t first = SliceOfSpan(s);
   uint32_t more = slices - s->slices;
   {
-    sync::MutexLock hold(lock_);
+    LockScope hold(lock_);
     SliceAlloc& region = InRegionOf(first);
     if (!region.AllocAt(first + s->slices, more)) return false;
     *zeroed = !region.IsDirty(first + s->slices, more);
@@ -176,10 +192,19 @@ bool MHeap::ExtendSpan(Span* s, uint32_t slices, bool* zeroed) {
 
 void MHeap::ShrinkSpan(Span* s, uint32_t slices) {
   UNDERGO_ASSERT(slices < s->slices);
-  uint32_t old = s->slices;
+  uint32_t first = SliceOfSpan(s) + slices;
+  uint32_t count = s->slices - slices;
   StoreRelease(&s->slices, slices);  // pairs: FindSpan
-  sync::MutexLock hold(lock_);
-  InRegionOf(SliceOfSpan(s)).Free(SliceOfSpan(s) + slices, old - slices, true);
+  // A program that cuts a big object short does it to save memory.
+  bool given = count >= kShrinkPurgeSlices &&
+               plat::Discard(SliceAddr(first), size_t{count} << kSliceShift);
+  LockScope hold(lock_);
+  SliceAlloc& region = InRegionOf(first);
+  if (given) {
+    region.SetClean(first, count);
+    purged_slices_ += count;
+  }
+  region.Free(first, count, !given);
 }
 
 void MHeap::Age(uint64_t now) {
@@ -216,13 +241,13 @@ bool MHeap::PurgeStep(Region r, uint32_t* from, uint32_t max_slices) {
   uint32_t at, count;
   SliceAlloc& slices = In(r);
   {
-    sync::MutexLock hold(lock_);
+    LockScope hold(lock_);
     if (!NextPurgeLocked(r, *from, max_slices, &at, &count)) return false;
     bool taken = slices.AllocAt(at, count);
     UNDERGO_CHECK(taken);
   }
   bool given = plat::Discard(SliceAddr(at), size_t{count} << kSliceShift);
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   if (given) {
     slices.SetClean(at, count);
     purged_slices_ += count;
@@ -243,7 +268,7 @@ void MHeap::PurgeSome() {
       StoreRelaxed(cursor, from);
     }
     if (more) continue;
-    sync::MutexLock hold(lock_);
+    LockScope hold(lock_);
     for (SliceAlloc& s : slices_) s.AgeAll();
     StoreRelaxed(&purge_due_, false);
     return;
@@ -255,14 +280,14 @@ void MHeap::Tick() {
   if (LoadRelaxed(&purge_delay_ns_) == ~uint64_t{0}) return;
   uint64_t now = plat::CoarseNowNs();
   if (now < LoadRelaxed(&next_age_ns_)) return;
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   if (now >= next_age_ns_) Age(now);
 }
 
 size_t MHeap::PurgeAll() {
   uint64_t before;
   {
-    sync::MutexLock hold(lock_);
+    LockScope hold(lock_);
     for (SliceAlloc& s : slices_) s.AgeAll();
     before = purged_slices_;
   }
@@ -271,29 +296,29 @@ size_t MHeap::PurgeAll() {
     while (PurgeStep(r, &from, kGrowSlices)) {
     }
   }
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   return (purged_slices_ - before) << kSliceShift;
 }
 
 void MHeap::SetHugePages(HugePages mode) {
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   huge_pages_ = mode;
 }
 
 void MHeap::SetPurgeDelay(uint64_t ns) {
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   purge_delay_ns_ = ns;
   backoff_ = 0;
   next_age_ns_ = 0;
 }
 
 void MHeap::ReleaseReservation() {
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   if (arena.base != 0) ArenaReleaseReservationLocked();
 }
 
 MHeapStats MHeap::stats() {
-  sync::MutexLock hold(lock_);
+  LockScope hold(lock_);
   MHeapStats r{};
   for (SliceAlloc& s : slices_) {
     r.committed_bytes += uint64_t{s.end() - s.begin()} << kSliceShift;

@@ -36,7 +36,7 @@ class MHeap {
   // still kFree: the caller fills the header and then sets it. *zeroed tells whether all of the
   // memory reads as zero. Null when there is no memory. Thread safe.
   Span* AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed);
-  // The same without ever waiting; for a thread that was interrupted inside the heap.
+  // The same for a signal handler that interrupted the heap: never waits for its own thread.
   Span* AllocSpanReentrant(uint32_t slices, bool* zeroed);
   // The span's memory may be dirty. Its owner must be null. Thread safe.
   void FreeSpan(Span* s);
