@@ -110,7 +110,7 @@ run_unit() { # BUILD
 }
 
 # What the head comment of a source says under a keyword.
-directive() { sed -n "1,60s,^// $2: ,,p" "$1"; }
+directive() { sed -n "1,60s,^// $2: *,,p" "$1"; }
 
 # One run of one program; the words of its run line are the arguments.
 run_one() { # SOURCE PROGRAM SO KIND RUNLINE

@@ -41,7 +41,15 @@ namespace {
 
 constexpr int32_t kIdleCountdown = 0x7fffffff;
 constexpr uint32_t kDenseSpans = 8;
+constexpr uint32_t kPrefetched = 8;
 constexpr uint32_t kTickInterval = 64;
+
+// The program is about to write the slots that it gets: fetch the first lines while it works.
+void Prefetch(Addr base, size_t size, uint64_t bits) {
+  for (uint32_t i = 0; i < kPrefetched && bits != 0; ++i, bits &= bits - 1) {
+    __builtin_prefetch(reinterpret_cast<void*>(base + LowestBit(bits) * size), 1);
+  }
+}
 
 // Takes free bits of the span into the cursor, starting with the word it took last.
 bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
@@ -62,6 +70,7 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
     c->base = SpanAddr(s) + size_t{w} * 64 * k.size;
     c->size = k.size;
     mc->handed_out[s->cls] += CountBits(bits);
+    Prefetch(c->base, k.size, bits);
     CompilerFence();  // a signal handler must not see bits without their base
     StoreRelaxed(&c->bits, bits);
     return true;

@@ -34,10 +34,15 @@ constexpr size_t kShadowBytes = 256 * kMiB;
 uint8_t held[kShadowBytes / heap::kGranule];
 const char* trouble = nullptr;
 
+// The first trouble is the one to look at.
+void Trouble(const char* what) {
+  if (trouble == nullptr) trouble = what;
+}
+
 size_t IndexOf(void* p) {
   Addr offset = reinterpret_cast<Addr>(p) - heap::arena.base;
   if (p == nullptr || offset >= kShadowBytes || offset % heap::kGranule != 0) {
-    trouble = "an address outside of what this test expects";
+    Trouble("an address outside of what this test expects");
     return 0;
   }
   return offset / heap::kGranule;
@@ -45,14 +50,14 @@ size_t IndexOf(void* p) {
 
 void* Take(void* p) {
   size_t i = IndexOf(p);
-  if (held[i] != 0) trouble = "a slot was handed out twice";
+  if (held[i] != 0) Trouble("a slot was handed out twice");
   held[i] = 1;
   return p;
 }
 
 void Give(void* p) {
   size_t i = IndexOf(p);
-  if (held[i] != 1) trouble = "this test freed what it did not hold";
+  if (held[i] != 1) Trouble("this test freed what it did not hold");
   held[i] = 0;
   heap::Free(p);
 }
@@ -155,8 +160,9 @@ heap::Cursor* CursorOf(size_t size) {
   return &heap::thread_words.mcache->cursors[heap::ClassOf(size)];
 }
 
-// Leaves `bits` free slots in the cursor.
+// Leaves `bits` free slots in the cursor, or as many as one can hold after a malloc.
 void LeaveInCursor(size_t size, uint32_t bits) {
+  bits = std::min(bits, heap::kClasses[heap::ClassOf(size)].batch - 1u);
   mine.push_back(Take(heap::Malloc(size)));
   while (CountBits(CursorOf(size)->bits) < bits) mine.push_back(Take(heap::Malloc(size)));
   while (CountBits(CursorOf(size)->bits) > bits) mine.push_back(Take(heap::Malloc(size)));
@@ -169,19 +175,20 @@ void FreeMine() {
 
 // A signal in front of each instruction of `call` in turn, which returns an object. `prepare` brings
 // the heap into the same state each time; a long call is sampled, so that it takes seconds.
-template <typename Prepare, typename Call>
-void AtEachInstruction(Prepare prepare, Call call) {
+template <typename Prepare, typename Call, typename Look = void (*)(void*)>
+void AtEachInstruction(Prepare prepare, Call call, Look look = [](void*) {}) {
   void* volatile got;
   prepare();
   const long length = Stepped(1L << 60, [&] { got = call(); });
-  mine.push_back(Take(got));
+  look(mine.emplace_back(Take(got)));
   cr_assert(length > 5, "not stepping: %ld", length);
   const long stride = std::max(1L, length * length / 400000);
   for (long where = 1;; where += where < 200 ? 1 : stride) {
     prepare();
     Stepped(where, [&] { got = call(); });
-    mine.push_back(Take(got));
-    cr_assert(trouble == nullptr, "%s: signal at instruction %ld", trouble, where);
+    look(mine.emplace_back(Take(got)));
+    cr_assert(trouble == nullptr, "%s: signal at instruction %ld of %ld, handler of size %zu, %d - %d",
+              trouble, where, length, plan.size, plan.mallocs, plan.keep);
     if (fired == 0) break;
     if (kept.size() > 5000) DropKept();
     if (mine.size() > 20000) FreeMine();
@@ -217,4 +224,188 @@ Test(signal, at_each_instruction_of_a_malloc_that_refills) {
       AtEachInstruction([=] { LeaveInCursor(size, 0); }, [=] { return heap::Malloc(size); });
     }
   }
+}
+
+Test(signal, at_each_instruction_of_a_free) {
+  InstallHandlers();
+  for (size_t size : kSizes) {
+    for (Plan p : {Plan{size, 1, 1}, Plan{size, 2, 0}, Plan{size, 100, 60}}) {
+      plan = p;
+      AtEachInstruction(
+          [=] {
+            // Now and then so many that the free is the one that a full span waits for.
+            for (size_t i = 0; i < 40; ++i) mine.push_back(Take(heap::Malloc(size)));
+            for (size_t i = 0; i < 20; ++i) {
+              Give(mine.back());
+              mine.pop_back();
+            }
+          },
+          [] {
+            void* p = mine.back();
+            mine.pop_back();
+            held[IndexOf(p)] = 0;
+            heap::Free(p);
+            return heap::Malloc(16);
+          });
+    }
+  }
+}
+
+Test(signal, a_cleared_object_is_clear_when_a_handler_came_in_between) {
+  InstallHandlers();
+  for (size_t size : {16, 512, 5000}) {
+    // The handler's objects leave dirt behind, and its refills exchange fresh memory for used.
+    for (Plan p : {Plan{size, 1, 0}, Plan{size, 100, 30}}) {
+      plan = p;
+      for (uint32_t left : {0, 2}) {
+        AtEachInstruction(
+            [=] {
+              LeaveInCursor(size, left);
+              for (size_t i = 0; i < 4 && mine.size() > 1; ++i) {
+                memset(mine.back(), 0xa5, size);
+                Give(mine.back());
+                mine.pop_back();
+              }
+              LeaveInCursor(size, left);
+            },
+            [=] { return heap::MallocZeroed(size); },
+            [=](void* p) {
+              auto* bytes = static_cast<char*>(p);
+              cr_assert(bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0, "size %zu", size);
+              memset(bytes, 0x5a, size);
+            });
+      }
+    }
+  }
+}
+
+// Signals in front of nearly every instruction of a random program: all states meet.
+Test(signal, storm) {
+  InstallHandlers();
+  storm = true;
+  Random random = {7};
+  size_t budget = 600000;
+  while (budget > 0) {
+    size_t size = kSizes[Below(&random, std::size(kSizes))];
+    plan = {kSizes[Below(&random, std::size(kSizes))], static_cast<int>(1 + Below(&random, 4)), 0};
+    if (Below(&random, 2) == 0) plan.size = size;
+    plan.keep = static_cast<int>(Below(&random, static_cast<size_t>(plan.mallocs) + 1));
+    void* got = nullptr;
+    void* victim = nullptr;
+    if (!mine.empty() && Below(&random, 2) == 0) {
+      size_t i = Below(&random, mine.size());
+      victim = mine[i];
+      mine[i] = mine.back();
+      mine.pop_back();
+    }
+    long used;
+    if (victim == nullptr) {
+      used = Stepped(1, [&] { got = heap::Malloc(size); });
+    } else {
+      held[IndexOf(victim)] = 0;
+      if (Below(&random, 3) == 0) {
+        used = Stepped(1, [&] { got = heap::Realloc(victim, size, nullptr); });
+      } else {
+        used = Stepped(1, [&] { heap::Free(victim); });
+      }
+    }
+    cr_assert(fired > 0);
+    if (got != nullptr) mine.push_back(Take(got));
+    cr_assert(trouble == nullptr, "%s", trouble);
+    if (kept.size() > 2000) DropKept();
+    if (mine.size() > 500) FreeMine();
+    budget -= std::min(budget, static_cast<size_t>(used));
+  }
+  CheckHeap();
+  DropKept();
+  FreeMine();
+  CheckHeap();
+  cr_expect(rewinds > 0, "no signal hit the sequence");
+}
+
+// What a program reads back is what it set, by whichever of the installers.
+namespace {
+
+void Plain(int) {}
+volatile int plain_calls;
+void CountPlain(int) { plain_calls = plain_calls + 1; }
+volatile void* seen_address;
+void WithInfo(int, siginfo_t* info, void*) { seen_address = info->si_addr; }
+
+}  // namespace
+
+Test(signal, reads_back_what_was_set) {
+  struct sigaction act = {}, old = {};
+  act.sa_handler = Plain;
+  act.sa_flags = SA_RESTART;
+  sigaddset(&act.sa_mask, SIGHUP);
+  cr_assert(posix::sigaction(SIGUSR2, &act, &old) == 0);
+  cr_expect(old.sa_handler == SIG_DFL);
+  cr_assert(posix::sigaction(SIGUSR2, nullptr, &old) == 0);
+  cr_expect(old.sa_handler == Plain);
+  cr_expect((old.sa_flags & SA_SIGINFO) == 0 && (old.sa_flags & SA_RESTART) != 0);
+  cr_expect(sigismember(&old.sa_mask, SIGHUP) == 1 && sigismember(&old.sa_mask, SIGINT) == 0);
+
+  act.sa_sigaction = WithInfo;
+  act.sa_flags = SA_SIGINFO;
+  cr_assert(posix::sigaction(SIGUSR2, &act, &old) == 0);
+  cr_expect(old.sa_handler == Plain && (old.sa_flags & SA_SIGINFO) == 0);
+  cr_expect(reinterpret_cast<void*>(posix::signal(SIGUSR2, SIG_IGN)) ==
+            reinterpret_cast<void*>(WithInfo));
+  cr_expect(posix::signal(SIGUSR2, Plain) == SIG_IGN);
+  cr_expect(posix::signal(SIGUSR2, SIG_DFL) == Plain);
+  cr_expect(posix::signal(SIGUSR2, SIG_DFL) == SIG_DFL);
+}
+
+Test(signal, handlers_get_the_arguments_of_the_kernel) {
+  cr_assert(posix::signal(SIGUSR2, CountPlain) == SIG_DFL);
+  raise(SIGUSR2);
+  raise(SIGUSR2);
+  cr_expect(plain_calls == 2);
+  struct sigaction act = {};
+  act.sa_sigaction = WithInfo;
+  act.sa_flags = SA_SIGINFO | SA_RESETHAND;
+  cr_assert(posix::sigaction(SIGSEGV, &act, nullptr) == 0);
+  siginfo_t info = {};
+  info.si_code = SI_QUEUE;
+  info.si_addr = &act;
+  cr_assert(syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGSEGV, &info) == 0);
+  cr_expect(seen_address == &act);
+  struct sigaction old;
+  cr_assert(posix::sigaction(SIGSEGV, nullptr, &old) == 0);
+  cr_expect(old.sa_handler == SIG_DFL, "SA_RESETHAND was lost");
+}
+
+Test(signal, one_shot_and_bad_numbers) {
+  cr_assert(posix::sysv_signal(SIGUSR2, CountPlain) == SIG_DFL);
+  raise(SIGUSR2);
+  cr_expect(plain_calls == 1);
+  struct sigaction old;
+  cr_assert(posix::sigaction(SIGUSR2, nullptr, &old) == 0);
+  cr_expect(old.sa_handler == SIG_DFL);
+  for (int sig : {0, -1, 65, 1000, SIGKILL, SIGSTOP}) {
+    errno = 0;
+    cr_expect(posix::signal(sig, Plain) == SIG_ERR && errno == EINVAL, "signal %d", sig);
+    struct sigaction act = {};
+    act.sa_handler = Plain;
+    errno = 0;
+    cr_expect(posix::sigaction(sig, &act, nullptr) == -1 && errno == EINVAL, "sigaction %d", sig);
+  }
+}
+
+// The restart table of this very binary, which contains malloc many times.
+extern "C" {
+extern const int32_t __start_undergo_restart[];
+extern const int32_t __stop_undergo_restart[];
+}
+
+Test(signal, restart_table) {
+  size_t entries = 0;
+  for (const int32_t* p = __start_undergo_restart; p < __stop_undergo_restart; p += 2) {
+    Addr start = reinterpret_cast<Addr>(p) + static_cast<Addr>(intptr_t{p[0]});
+    Addr end = reinterpret_cast<Addr>(p + 1) + static_cast<Addr>(intptr_t{p[1]});
+    cr_assert(start < end && end - start < 64, "entry %zu: %#zx to %#zx", entries, start, end);
+    ++entries;
+  }
+  cr_expect(entries >= 5, "%zu entries", entries);
 }
