@@ -7,14 +7,29 @@
 
 namespace undergo {
 
+// The generic builtins take scoped enumerations as well.
 template <typename T>
-inline T LoadRelaxed(const T* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline T LoadRelaxed(const T* p) {
+  T v;
+  __atomic_load(p, &v, __ATOMIC_RELAXED);
+  return v;
+}
 template <typename T>
-inline T LoadAcquire(const T* p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+inline T LoadAcquire(const T* p) {
+  T v;
+  __atomic_load(p, &v, __ATOMIC_ACQUIRE);
+  return v;
+}
 template <typename T, typename V>
-inline void StoreRelaxed(T* p, V v) { __atomic_store_n(p, static_cast<T>(v), __ATOMIC_RELAXED); }
+inline void StoreRelaxed(T* p, V v) {
+  T t = static_cast<T>(v);
+  __atomic_store(p, &t, __ATOMIC_RELAXED);
+}
 template <typename T, typename V>
-inline void StoreRelease(T* p, V v) { __atomic_store_n(p, static_cast<T>(v), __ATOMIC_RELEASE); }
+inline void StoreRelease(T* p, V v) {
+  T t = static_cast<T>(v);
+  __atomic_store(p, &t, __ATOMIC_RELEASE);
+}
 template <typename T, typename V>
 inline T ExchangeAcqRel(T* p, V v) { return __atomic_exchange_n(p, static_cast<T>(v), __ATOMIC_ACQ_REL); }
 template <typename T, typename V>

@@ -10,6 +10,7 @@
 #include "heap/heap_stats.h"
 #include "heap/mcache.h"
 #include "heap/mheap.h"
+#include "heap/registry.h"
 
 namespace undergo::heap {
 
@@ -35,7 +36,11 @@ void* MallocLarge(size_t size, uint32_t align_slices, bool want_zero) {
     BusyScope busy;
     DrainDeferredLarge();
     mheap.Tick();
-    s = mheap.AllocSpan(count, align_slices, SpanUse::kOther, &zeroed);
+    s = AllocSpanOrReclaim(count, align_slices, SpanUse::kOther, &zeroed);
+    if (s == nullptr) {
+      ReclaimAll();
+      s = mheap.AllocSpan(count, align_slices, SpanUse::kOther, Growth::kYes, &zeroed);
+    }
   }
   if (s == nullptr) return nullptr;
   s->magic = 0;

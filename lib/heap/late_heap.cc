@@ -34,7 +34,7 @@ Span* NewLateSpan(uint32_t cls, bool reentrant) {
   const SizeClass& c = kClasses[cls];
   bool zeroed;
   Span* s = reentrant ? mheap.AllocSpanReentrant(c.slices, &zeroed)
-                      : mheap.AllocSpan(c.slices, 1, SpanUse::kOther, &zeroed);
+                      : mheap.AllocSpan(c.slices, 1, SpanUse::kOther, Growth::kYes, &zeroed);
   if (s == nullptr) return nullptr;
   s->owner = nullptr;
   s->magic = 0;

@@ -9,7 +9,6 @@
 #include "heap/fastpath.h"
 #include "heap/large.h"
 #include "heap/late_heap.h"
-#include "heap/mcentral.h"
 #include "heap/mheap.h"
 #include "heap/registry.h"
 #include "heap/walk.h"
@@ -132,13 +131,7 @@ void* Realloc(void* p, size_t size, void* caller) {
 bool Trim() {
   if (thread_words.busy != 0) return false;
   BusyScope busy;
-  MCache* mc = thread_words.mcache;
-  if (mc != &empty_mcache) {
-    sync::MutexLock hold(mc->lock);
-    FlushLocked(mc);
-  }
-  ReclaimFromOthers();
-  for (MCentral& c : mcentrals) c.ReleaseEmpty();
+  ReclaimAll();
   DrainDeferredLarge();
   return mheap.PurgeAll() != 0;
 }

@@ -173,7 +173,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   } else {
     // A thread that filled several spans of the class will fill this one: huge pages pay.
     bool dense = mc->handed_out[cls] >= uint64_t{kDenseSpans} * k.slots;
-    s = mheap.AllocSpan(k.slices, 1, dense ? SpanUse::kDense : SpanUse::kOther, &zeroed);
+    s = AllocSpanOrReclaim(k.slices, 1, dense ? SpanUse::kDense : SpanUse::kOther, &zeroed);
     if (s == nullptr) return nullptr;
   }
   s->magic = k.slices == 1 ? k.magic : 0;
@@ -313,23 +313,19 @@ bool RefillCursor(MCache* mc, uint32_t cls) {
   Span* s = c->span();
   if (s != nullptr && LoadCursor(mc, c, s)) return true;
   mc->slow_refills++;
-  uint32_t growths = mheap.growths();
-  {
-    sync::MutexLock hold(mc->lock);
-    if (s != nullptr && LeaveCurrentLocked(c, s)) return LoadCursor(mc, c, s);
-    s = NextSpanLocked(mc, cls);
-    if (s != nullptr) MakeCurrent(c, s);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    {
+      sync::MutexLock hold(mc->lock);
+      if (s != nullptr && LeaveCurrentLocked(c, s)) return LoadCursor(mc, c, s);
+      s = NextSpanLocked(mc, cls);
+      if (s != nullptr) {
+        MakeCurrent(c, s);
+        return LoadCursor(mc, c, s);
+      }
+    }
+    if (attempt == 0) ReclaimAll();
   }
-  if (s == nullptr) {
-    if (ReclaimFromOthers() == 0) return false;
-    sync::MutexLock hold(mc->lock);
-    s = NextSpanLocked(mc, cls);
-    if (s == nullptr) return false;
-    MakeCurrent(c, s);
-  } else if (mheap.growths() != growths) {
-    ReclaimFromOthers();  // before the heap grows further, see who sleeps on empty spans
-  }
-  return LoadCursor(mc, c, s);
+  return false;
 }
 
 void OnCountdown(MCache* mc, Span* s) {

@@ -96,21 +96,24 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
     plat::AdviseHugePages(SliceAddr(end), want << kSliceShift, r == Region::kUpper);
     slices.Grow(to);
     StoreRelease(&ends_[static_cast<int>(r)], to);  // pairs: end()
-    StoreRelaxed(&growths_, growths_ + 1);
     return true;
   }
   return false;
 }
 
-uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use) {
+uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth) {
   uint32_t at = In(Region::kLower).Alloc(count, align);
   bool huge = use == SpanUse::kDense && align == 1 && !ArenaIsUnreserved() &&
                (huge_pages_ == HugePages::kAlways ||
                 (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
   for (Region r : {huge ? Region::kUpper : Region::kLower, Region::kLower}) {
     if (at == kNoSlice) at = In(r).Alloc(count, align);
-    if (at == kNoSlice && GrowLocked(r, count, align)) at = In(r).Alloc(count, align);
+    if (at == kNoSlice && growth == Growth::kYes && GrowLocked(r, count, align)) {
+      at = In(r).Alloc(count, align);
+    }
   }
+  // Where memory has come to its end, the upper region is better than nothing.
+  if (at == kNoSlice && growth == Growth::kYes) at = In(Region::kUpper).Alloc(count, align);
   if (at == kNoSlice) return at;
   ++spans_allocated_;
   peak_used_ = static_cast<uint32_t>(Max(peak_used_, UsedLocked()));
@@ -142,11 +145,12 @@ uint32_t MHeap::TakeFromReserve(uint32_t count) {
   }
 }
 
-Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed) {
+Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, Growth growth,
+                       bool* zeroed) {
   uint32_t at;
   {
     LockScope hold(lock_);
-    at = AllocLocked(slices, align_slices, use);
+    at = AllocLocked(slices, align_slices, use, growth);
     if (at == kNoSlice) return nullptr;
     *zeroed = !InRegionOf(at).IsDirty(at, slices);
     if (*zeroed) fresh_slices_ += slices;
@@ -159,7 +163,9 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool
 }
 
 Span* MHeap::AllocSpanReentrant(uint32_t slices, bool* zeroed) {
-  if (thread_words.in_mheap == 0) return AllocSpan(slices, 1, SpanUse::kOther, zeroed);
+  if (thread_words.in_mheap == 0) {
+    return AllocSpan(slices, 1, SpanUse::kOther, Growth::kYes, zeroed);
+  }
   uint32_t at = TakeFromReserve(slices);
   if (at == kNoSlice) return nullptr;
   *zeroed = false;

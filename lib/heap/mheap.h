@@ -27,6 +27,9 @@ enum class HugePages : uint8_t { kOff, kAuto, kAlways };
 // Whether a span is likely to be filled soon, so that huge pages pay.
 enum class SpanUse : uint8_t { kDense, kOther };
 
+// Whether an allocation may take new address space into use.
+enum class Growth : uint8_t { kNo, kYes };
+
 class MHeap {
  public:
   constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged)
@@ -35,7 +38,7 @@ class MHeap {
   // A run of `slices` whose first slice number is a multiple of `align_slices`. The span's state is
   // still kFree: the caller fills the header and then sets it. *zeroed tells whether all of the
   // memory reads as zero. Null when there is no memory. Thread safe.
-  Span* AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed);
+  Span* AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, Growth growth, bool* zeroed);
   // The same for a signal handler that interrupted the heap: never waits for its own thread.
   Span* AllocSpanReentrant(uint32_t slices, bool* zeroed);
   // The span's memory may be dirty. Its owner must be null. Thread safe.
@@ -61,8 +64,6 @@ class MHeap {
   uint32_t end(Region r) const {
     return LoadAcquire(&ends_[static_cast<int>(r)]);  // pairs: GrowLocked
   }
-  // How often the heap grew so far.
-  uint32_t growths() const { return LoadRelaxed(&growths_); }
   // True when the slice is in use; racy unless the lock is held.
   bool InUse(uint32_t slice) const;
 
@@ -73,7 +74,7 @@ class MHeap {
   SliceAlloc& In(Region r) { return slices_[static_cast<int>(r)]; }
   SliceAlloc& InRegionOf(uint32_t slice);
   uint32_t UsedLocked() const { return slices_[0].used_slices() + slices_[1].used_slices(); }
-  uint32_t AllocLocked(uint32_t count, uint32_t align, SpanUse use);
+  uint32_t AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth);
   bool GrowLocked(Region r, uint32_t count, uint32_t align);
   void RefillReserveLocked();
   uint32_t TakeFromReserve(uint32_t count);
@@ -85,7 +86,6 @@ class MHeap {
   sync::Mutex lock_;
   SliceAlloc slices_[kRegions];  // lock_
   uint32_t ends_[kRegions] = {};  // slices that exist; written under lock_
-  uint32_t growths_ = 0;        // written under lock_
   HugePages huge_pages_ = HugePages::kAuto;  // lock_
   uint64_t reserve_ = 0;        // first slice << 32 | count; atomic; refilled under lock_
   uint64_t next_age_ns_ = 0;    // lock_; when free memory ages next

@@ -96,6 +96,24 @@ size_t ReclaimFromOthers() {
   return slices;
 }
 
+void ReclaimAll() {
+  MCache* mc = thread_words.mcache;
+  if (mc != &empty_mcache) {
+    sync::MutexLock hold(mc->lock);
+    FlushLocked(mc);
+  }
+  ReclaimFromOthers();
+  for (MCentral& c : mcentrals) c.ReleaseEmpty();
+}
+
+Span* AllocSpanOrReclaim(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed) {
+  Span* s = mheap.AllocSpan(slices, align_slices, use, Growth::kNo, zeroed);
+  if (s == nullptr && ReclaimFromOthers() != 0) {
+    s = mheap.AllocSpan(slices, align_slices, use, Growth::kNo, zeroed);
+  }
+  return s != nullptr ? s : mheap.AllocSpan(slices, align_slices, use, Growth::kYes, zeroed);
+}
+
 bool ReclaimFromIdle() {
   if (LoadRelaxed(&idle_mcaches) == nullptr || !registry_lock.TryLock()) return false;
   bool found = false;

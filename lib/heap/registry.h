@@ -4,6 +4,7 @@
 #pragma once
 
 #include "heap/mcache.h"
+#include "heap/mheap.h"
 #include "sync/mutex.h"
 
 namespace undergo::heap {
@@ -22,7 +23,15 @@ extern constinit AttachHook on_thread_attached;
 // a thread that sleeps for ever is not lost. Returns slices released. BusyScope held, no heap lock.
 size_t ReclaimFromOthers();
 
-// The same for the mcaches that no thread has now; cheap when there is nothing to do. True when
+// Everything that can be had without the help of other threads: the caller's own cache (its lock
+// must not be held), what others' caches do not need, and empty spans between owners.
+void ReclaimAll();
+
+// A span from the page heap; before the heap grows for it, what others do not need is reclaimed.
+// BusyScope held; the caller may hold the lock of its own mcache.
+Span* AllocSpanOrReclaim(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed);
+
+// As ReclaimFromOthers for the mcaches that no thread has now; cheap when there is nothing to do. True when
 // spans may have become available. The caller may hold the lock of its own mcache.
 bool ReclaimFromIdle();
 
