@@ -63,14 +63,23 @@ $(OUT)/lib$(1).a: $$(call objects,$(1))
 endef
 $(foreach l,$(LAYERS),$(eval $(call archive_rule,$(l))))
 
-# Each layer is linked from its archive after those above it: an upward call stays undefined, which
-# --no-undefined turns into an error.
-$(OUT)/libundergo.so: $(ARCHIVES)
+# Each layer is linked with the archives below it alone: an upward call fails here.
+below     = $(if $(filter $(1),$(firstword $(2))),$(3),$(call below,$(1),$(wordlist 2,99,$(2)),$(firstword $(2)) $(3)))
+define layer_rule
+$(OUT)/.layer-$(1): $(OUT)/lib$(1).a $(foreach l,$(call below,$(1),$(LAYERS),),$(OUT)/lib$(l).a)
+	$$(Q)$(CC) -shared -o /dev/null -Wl,--whole-archive $(OUT)/lib$(1).a \
+	  -Wl,--no-whole-archive $(foreach l,$(call below,$(1),$(LAYERS),),$(OUT)/lib$(l).a) -Wl,--no-undefined
+	@touch $$@
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
+
+$(OUT)/libundergo.so: $(ARCHIVES) lib/interpose/exports.map $(LAYERS:%=$(OUT)/.layer-%)
 	$(call say,link $@)
 	$(Q)$(CC) -shared -o $@ -Wl,-soname,libundergo.so \
 	  -Wl,--whole-archive $(OUT)/libinterpose.a $(OUT)/libboot.a $(OUT)/libplat.a \
 	  -Wl,--no-whole-archive $(foreach l,posix heap sync base,$(OUT)/lib$(l).a) \
 	  -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst -Wl,-z,nodelete -Wl,-z,noexecstack \
+	  -Wl,--version-script=lib/interpose/exports.map \
 	  -Wl,--no-undefined $(LDFLAGS)
 
 # The launcher understands the settings by the library's own parser.

@@ -7,7 +7,7 @@
 
 namespace undergo {
 
-// Defined in plat/linux/fatal.cc: prints "undergo: <what> (<file>:<line>)" and aborts.
+// Defined in plat/linux/log.cc: prints "undergo: <what> (<file>:<line>)" and aborts.
 [[noreturn]] void Fatal(const char* what, const char* file, int line);
 
 }  // namespace undergo

@@ -38,7 +38,7 @@ void ApplySettings() {
   heap::tolerate_bad_free = options.badfree == BadFreeAction::kIgnore;
   if (options.thp == ThpMode::kOff) heap::mheap.SetHugePages(heap::HugePages::kOff);
   if (options.thp == ThpMode::kAlways) heap::mheap.SetHugePages(heap::HugePages::kAlways);
-  if (options.purge_ns != 1000000000) {
+  if (options.purge_ns != Options{}.purge_ns) {
     heap::mheap.SetPurgeDelay(options.purge_ns == kNever ? ~uint64_t{0}
                                                          : static_cast<uint64_t>(options.purge_ns));
   }

@@ -61,7 +61,12 @@ void FreeSlow(void* p, void* caller) {
   if (UNDERGO_UNLIKELY((LoadRelaxed(&s->free_bits[slot / 64]) >> (slot % 64)) & 1)) {
     return ReportBadFree(BadFree::kDouble, p, kFunction, caller);
   }
-  if (s->owner == thread_words.mcache) return FreeLocal(s, slot);
+  if (s->owner == thread_words.mcache) {
+    if (UNDERGO_UNLIKELY((CursorBits(s, slot / 64) >> (slot % 64)) & 1)) {
+      return ReportBadFree(BadFree::kDouble, p, kFunction, caller);
+    }
+    return FreeLocal(s, slot);
+  }
   if (!FreeRemote(s, slot)) ReportBadFree(BadFree::kDouble, p, kFunction, caller);
 }
 

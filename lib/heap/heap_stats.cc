@@ -85,7 +85,7 @@ void ReadHeapStats(HeapStats* out) {
 void FormatStats(const HeapStats& s, Fmt* out) {
   auto line = [out](const char* name, uint64_t value, const char* unit) {
     size_t start = out->length();
-    out->Str("undergo:   ").Str(name).PadTo(start + 34).Dec(value, 16).Str(unit).Char('\n');
+    out->Str("undergo:   ").Str(name).PadTo(start + 42).Dec(value, 14).Str(unit).Char('\n');
   };
   out->Str("undergo: heap statistics\n");
   line("live objects", s.live_objects, "");
@@ -95,7 +95,7 @@ void FormatStats(const HeapStats& s, Fmt* out) {
   line("objects freed", s.frees, "");
   line("bytes in spans", s.span_bytes, "");
   line("bytes in spans, peak", s.peak_span_bytes, "");
-  line("bytes free, resident at most", s.dirty_free_bytes, "");
+  line("bytes free and not given back", s.dirty_free_bytes, "");
   line("bytes given back so far", s.purged_bytes, "");
   line("bytes mapped", s.mapped_bytes, "");
   line("bytes of metadata, at most", s.metadata_bytes, "");

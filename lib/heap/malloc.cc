@@ -78,31 +78,33 @@ size_t GoodSize(size_t size) {
   return size <= kMaxSmallSize ? kClasses[ClassOf(size)].size : AlignUp(size, kOsPageSize);
 }
 
-size_t UsableSize(void* p, void* caller) {
+size_t UsableSize(void* p, void* caller, const char* function) {
   Object o;
   if (FindObject(reinterpret_cast<Addr>(p), &o)) {
     if (o.base == reinterpret_cast<Addr>(p) && o.allocated) return o.size;
-    ReportBadFree(o.allocated ? BadFree::kInterior : BadFree::kFreed, p, "malloc_usable_size",
-                  caller);
+    ReportBadFree(o.allocated ? BadFree::kInterior : BadFree::kFreed, p, function, caller);
     return 0;
   }
   size_t size;
   if (!InArena(p) && heap_client.foreign_size != nullptr && heap_client.foreign_size(p, &size)) {
     return size;
   }
-  ReportBadFree(BadFree::kWild, p, "malloc_usable_size", caller);
+  ReportBadFree(BadFree::kWild, p, function, caller);
   return 0;
 }
 
 namespace {
 
-// Usable size of an object that starts at p; 0 when p is anything else.
+// Usable size of an object of this heap that starts at p; 0 when p is anything else.
 size_t SizeOfObject(void* p, Span** span) {
   Span* s = *span = FindSpan(reinterpret_cast<Addr>(p));
   if (s == nullptr) return 0;
   uint32_t offset = static_cast<uint32_t>(reinterpret_cast<Addr>(p) - SpanAddr(s));
   if (s->state == SpanState::kLarge) return offset == 0 ? s->large_bytes : 0;
-  return offset % s->slot_size == 0 ? s->slot_size : 0;
+  uint32_t slot = offset / s->slot_size;
+  if (offset != slot * s->slot_size || slot >= s->slots) return 0;
+  uint64_t free = LoadRelaxed(&s->free_bits[slot / 64]) | LoadRelaxed(&s->remote_bits[slot / 64]);
+  return ((free >> (slot % 64)) & 1) == 0 ? s->slot_size : 0;
 }
 
 }  // namespace
@@ -112,7 +114,7 @@ void* Realloc(void* p, size_t size, void* caller) {
   Span* s;
   size_t usable = SizeOfObject(p, &s);
   if (UNDERGO_UNLIKELY(usable == 0)) {
-    usable = UsableSize(p, caller);
+    usable = UsableSize(p, caller, "realloc");
     if (usable == 0) return NoMemory();
   }
   // In place when it fits and at least half of the slot stays in use.

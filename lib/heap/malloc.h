@@ -18,7 +18,8 @@ void* Realloc(void* p, size_t size, void* caller);
 
 // Bytes that the program may use of the object that starts at p, which may also belong to another
 // allocator; 0 with a report when it is nobody's.
-size_t UsableSize(void* p, void* caller);
+// The report names `function`.
+size_t UsableSize(void* p, void* caller, const char* function = "malloc_usable_size");
 
 // Usable bytes that a request of this size gets.
 size_t GoodSize(size_t size);

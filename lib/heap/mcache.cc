@@ -2,7 +2,7 @@
 // The slow half of the per-thread caches: refill, span states, remote frees.
 //
 // Life of a span with an mcache: it is made with all bits free and becomes the current span of its
-// class. The cursor takes up to a word of free bits at a time (never more than 32 KiB of slots, so
+// class. The cursor takes up to a word of free bits at a time (never more than 16 KiB of slots, so
 // that what was just freed is handed out again while it is cached). When its bitmap is used up the
 // span is kFull: in no list, remembered by nobody. Enough frees bring it back: local ones count
 // `countdown` down, remote ones in one word make the freeing thread push the span on the owner's
@@ -54,7 +54,7 @@ void Prefetch(Addr base, size_t size, uint64_t bits) {
 // Takes free bits of the span into the cursor, starting with the word it took last.
 bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
   const SizeClass& k = kClasses[s->cls];
-  uint32_t w = s->word;
+  uint32_t w = s->word != kNoWord ? s->word : 0;
   uint32_t words = k.words;
   for (uint32_t i = 0; i < words; ++i, w = w + 1 < words ? w + 1 : 0) {
     uint64_t bits = LoadRelaxed(&s->free_bits[w]);
@@ -181,7 +181,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   s->slots = k.slots;
   s->cls = static_cast<uint8_t>(cls);
   s->fresh_slot = zeroed ? 0 : k.slots;
-  s->word = 0;
+  s->word = kNoWord;
   for (uint32_t w = 0; w < k.words; ++w) {
     s->free_bits[w] = s->ValidBits(w);
     s->remote_bits[w] = 0;
@@ -197,6 +197,7 @@ bool LeaveCurrentLocked(Cursor* c, Span* s) {
   uint32_t got = HarvestRemote(s);
   if (got * 2 >= k.revisit) return true;
   c->owner = 0;
+  s->word = kNoWord;
   StoreRelaxed(&s->state, SpanState::kFull);
   s->countdown = static_cast<int32_t>(k.revisit) - static_cast<int32_t>(got);
   return false;
@@ -359,6 +360,7 @@ void FlushLocked(MCache* mc) {
         asm volatile("orq %1, %0" : "+m"(s->free_bits[w]) : "r"(bits) : "cc");
       }
       c->owner = 0;
+      s->word = kNoWord;
       HarvestRemote(s);
       StoreRelaxed(&s->state, SpanState::kFull);
       s->countdown = kClasses[cls].revisit;

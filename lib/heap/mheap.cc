@@ -333,7 +333,7 @@ MHeapStats MHeap::stats() {
   r.in_use_bytes = uint64_t{UsedLocked() - static_cast<uint32_t>(reserve_)} << kSliceShift;
   r.purged_bytes = purged_slices_ << kSliceShift;
   r.spans_allocated = spans_allocated_;
-  r.peak_in_use_bytes = uint64_t{peak_used_} << kSliceShift;
+  r.peak_in_use_bytes = uint64_t{peak_used_ - Min(peak_used_, kReserveSlices)} << kSliceShift;
   return r;
 }
 

@@ -2,7 +2,7 @@
 // The page heap: hands out spans as runs of slices, takes them back, and gives memory that stays
 // unused back to the system, delayed and rate-limited. Small objects of big heaps lie on huge pages.
 //
-// Context: callers hold a BusyScope (heap/mcache.h), so that a signal handler that allocates in
+// Context: callers hold a BusyScope (heap/thread_words.h), so that a signal handler that allocates in
 // between never waits for the lock that its own thread holds.
 #pragma once
 

@@ -43,6 +43,12 @@ MCache* NewMCacheLocked() {
   return mc;
 }
 
+void LeaveFork() {
+  CompilerFence();
+  thread_words.in_mheap--;
+  thread_words.busy--;
+}
+
 }  // namespace
 
 MCache* FirstMCache() { return LoadAcquire(&all_mcaches); }  // pairs: NewMCacheLocked
@@ -128,6 +134,10 @@ bool ReclaimFromIdle() {
 }
 
 void LockAllForFork() {
+  // A signal handler that allocates now must wait for none of these.
+  thread_words.busy++;
+  thread_words.in_mheap++;
+  CompilerFence();
   registry_lock.Lock();
   for (MCache* mc = all_mcaches; mc != nullptr; mc = mc->all_next) mc->lock.Lock();
   for (MCentral& c : mcentrals) c.lock.Lock();
@@ -139,6 +149,7 @@ void UnlockAllInParent() {
   for (MCentral& c : mcentrals) c.lock.Unlock();
   for (MCache* mc = all_mcaches; mc != nullptr; mc = mc->all_next) mc->lock.Unlock();
   registry_lock.Unlock();
+  LeaveFork();
 }
 
 void ResetAllInChild() {
@@ -154,6 +165,7 @@ void ResetAllInChild() {
     idle_mcaches = mc;
   }
   registry_lock.ResetAfterFork();
+  LeaveFork();
 }
 
 }  // namespace undergo::heap

@@ -38,7 +38,7 @@ bool ReclaimFromIdle();
 // First of the list of all mcaches; follow all_next.
 MCache* FirstMCache();
 
-// fork(): no other thread may hold a heap lock while the process is copied.
+// fork(): no other thread may hold a heap lock while the process is copied. The three handlers.
 void LockAllForFork();
 void UnlockAllInParent();
 void ResetAllInChild();

@@ -41,7 +41,7 @@ struct alignas(64) Span {
   uint8_t cls;           // size class, or kLargeClass
   SpanState state;       // written by the owner; read racily by diagnostics
   uint16_t fresh_slot;   // slots from here on were never handed out since their memory was zero
-  uint16_t word;         // word of free_bits the cursor took last
+  uint16_t word;         // word of free_bits the cursor took last; kNoWord unless kCurrent
   uint32_t slices;       // length of the run
   Span* next;            // partial list of the owner, or mcentral's
   Span* prev;
@@ -63,6 +63,8 @@ struct alignas(64) Span {
     return LowMask(left < 64 ? left : 64);
   }
 };
+
+inline constexpr uint16_t kNoWord = 0xffff;
 
 inline constexpr uint32_t kLargeLive = 1;
 inline constexpr uint32_t kLargeFreed = 2;

@@ -8,6 +8,10 @@
 
 #include "base/types.h"
 
+// Exported by libc, declared by none of its headers.
+extern "C" int __sigaction(int sig, const struct sigaction* act, struct sigaction* old) noexcept;
+extern "C" sighandler_t bsd_signal(int sig, sighandler_t handler) noexcept;
+
 namespace undergo::posix {
 
 #define UNDERGO_ROW(ret, name, params, args) ret name params;

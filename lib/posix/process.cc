@@ -14,21 +14,6 @@ namespace undergo::posix {
 
 namespace {
 
-void BeforeFork() {
-  heap::thread_words.busy++;
-  heap::LockAllForFork();
-}
-
-void AfterForkInParent() {
-  heap::UnlockAllInParent();
-  heap::thread_words.busy--;
-}
-
-void AfterForkInChild() {
-  heap::ResetAllInChild();
-  heap::thread_words.busy--;
-}
-
 constinit pthread_key_t exit_key = 0;
 
 // Destructors of other keys may still allocate and free: glibc runs them in rounds, so this one
@@ -55,7 +40,7 @@ void BeforeLimit(int what, const Limit* limit) {
 }  // namespace
 
 void InstallForkHandlers() {
-  int error = pthread_atfork(BeforeFork, AfterForkInParent, AfterForkInChild);
+  int error = pthread_atfork(heap::LockAllForFork, heap::UnlockAllInParent, heap::ResetAllInChild);
   UNDERGO_CHECK(error == 0);
 }
 

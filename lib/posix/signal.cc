@@ -110,6 +110,10 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   return 0;
 }
 
+int __sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
+  return posix::sigaction(sig, act, old);
+}
+
 #define UNDERGO_INSTALLER(name)                           \
   sighandler_t name(int sig, sighandler_t handler) {      \
     if (real::name == nullptr) real::Resolve();           \
