@@ -27,7 +27,7 @@ typedef struct Block {
 
 static size_t PickSize(Random* r) {
   size_t k = Below(r, 100);
-  return 1 + (k < 80 ? Below(r, 600) : k < 99 ? Below(r, 40000) : Below(r, 3000000));
+  return 1 + (k < 80 ? Below(r, 600) : k < 97 ? Below(r, 40000) : Below(r, 3000000));
 }
 
 static void Step(Block* table, Random* r, unsigned long* refused) {
