@@ -28,7 +28,9 @@ no_free          thread_exit_late
 no_free          producer_consumer.worker_allocates
 remote_free_lost producer_consumer.main_allocates
 dies_when_full   rlimit_as.as_60
-dies_when_full   inject_enomem.large_only
+random_null      inject_enomem.large_only
+free_sets_errno  inject_enomem.madvise
+dirty_calloc     inject_enomem.all
 dies_at_exit     exits
 opens_file       quiet
 plain_lock       fork_hammer.loop
