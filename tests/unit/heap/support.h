@@ -29,7 +29,8 @@ struct Block {
   uint64_t tag;
 };
 
-inline Block NewBlock(size_t size, uint64_t tag) {
+// Not shared between files: the restart table could not refer to a function that the linker merges.
+static inline Block NewBlock(size_t size, uint64_t tag) {
   Block b = {Malloc(size), size, tag};
   cr_assert(b.p != nullptr, "no memory for %zu bytes", size);
   Fill(b.p, size, tag);
