@@ -20,8 +20,14 @@ namespace undergo {
   } while (0)
 
 #ifdef UNDERGO_DEBUG
+namespace undergo {
+inline constexpr bool kDebug = true;
+}
 #define UNDERGO_ASSERT(cond) UNDERGO_CHECK(cond)
 #else
+namespace undergo {
+inline constexpr bool kDebug = false;
+}
 #define UNDERGO_ASSERT(cond) \
   do {                       \
   } while (0)

@@ -99,8 +99,11 @@ namespace {
 size_t SizeOfObject(void* p, Span** span) {
   Span* s = *span = FindSpan(reinterpret_cast<Addr>(p));
   if (s == nullptr) return 0;
-  uint32_t offset = static_cast<uint32_t>(reinterpret_cast<Addr>(p) - SpanAddr(s));
-  if (s->state == SpanState::kLarge) return offset == 0 ? s->large_bytes : 0;
+  Addr start = reinterpret_cast<Addr>(p) - SpanAddr(s);
+  if (s->state == SpanState::kLarge) {
+    return start == 0 && LoadRelaxed(&s->large_state) == kLargeLive ? s->large_bytes : 0;
+  }
+  uint32_t offset = static_cast<uint32_t>(start);
   uint32_t slot = offset / s->slot_size;
   if (offset != slot * s->slot_size || slot >= s->slots) return 0;
   uint64_t free = LoadRelaxed(&s->free_bits[slot / 64]) | LoadRelaxed(&s->remote_bits[slot / 64]);

@@ -57,7 +57,7 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
   uint32_t w = s->word != kNoWord ? s->word : 0;
   uint32_t words = k.words;
   for (uint32_t i = 0; i < words; ++i, w = w + 1 < words ? w + 1 : 0) {
-    uint64_t bits = LoadRelaxed(&s->free_bits[w]);
+    uint64_t bits = LoadRelaxed(&s->free_bits[w]) & s->ValidBits(w);
     if (bits == 0) continue;
     if (k.batch < 64) bits &= LowMask(k.batch) << LowestBit(bits);
     // One instruction: a signal handler may free into this word at any point.
@@ -86,7 +86,7 @@ void MakeCurrent(Cursor* c, Span* s) {
 
 bool IsEmpty(const Span* s) {
   for (uint32_t w = 0; w < s->words(); ++w) {
-    if (s->free_bits[w] != s->ValidBits(w)) return false;
+    if (~s->free_bits[w] & s->ValidBits(w)) return false;
   }
   return true;
 }
@@ -114,6 +114,11 @@ bool ReleaseLocked(MCache* mc, Span* s, bool keep_spare) {
 // A full span has free slots again. Returns slices released.
 size_t FullToPartialLocked(MCache* mc, Span* s, bool others) {
   uint32_t free = CountFree(s);
+  if (free == 0) {
+    // The event came late: a signal handler took what an interrupted free had set.
+    s->countdown = kClasses[s->cls].revisit;
+    return 0;
+  }
   if (free == s->slots) {
     size_t slices = s->slices;
     return ReleaseLocked(mc, s, !others) ? slices : 0;
@@ -126,6 +131,7 @@ size_t FullToPartialLocked(MCache* mc, Span* s, bool others) {
   StoreRelaxed(&s->state, SpanState::kPartial);
   s->countdown = s->slots - static_cast<int32_t>(free);
   PushBack(&mc->partial[s->cls], s);
+  mc->partial[s->cls] = s;
   return 0;
 }
 
@@ -135,7 +141,7 @@ size_t ProcessReadyLocked(MCache* mc, Span* s, bool others) {
     bool all_free = s->state == SpanState::kFull || s->state == SpanState::kPartial;
     for (uint32_t w = 0; all_free && w < s->words(); ++w) {
       uint64_t bits = LoadRelaxed(&s->free_bits[w]) | LoadAcquire(&s->remote_bits[w]);
-      all_free = bits == s->ValidBits(w);  // pairs: the frees that set the bits
+      all_free = (~bits & s->ValidBits(w)) == 0;  // pairs: the frees that set the bits
     }
     if (!all_free) {
       MarkReady(s);
@@ -182,8 +188,10 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   s->cls = static_cast<uint8_t>(cls);
   s->fresh_slot = zeroed ? 0 : k.slots;
   s->word = kNoWord;
-  for (uint32_t w = 0; w < k.words; ++w) {
-    s->free_bits[w] = s->ValidBits(w);
+  // One bit past the slots is set for ever: free() of the unused tail's start fails its bit test.
+  uint32_t words = k.words + (k.slots % 64 == 0 && k.words < kMaxWords ? 1 : 0);
+  for (uint32_t w = 0; w < words; ++w) {
+    s->free_bits[w] = ~uint64_t{0};
     s->remote_bits[w] = 0;
   }
   StoreRelaxed(&s->owner, mc);
@@ -245,7 +253,7 @@ void Unlink(Span** list, Span* s) {
 
 uint32_t CountFree(const Span* s) {
   uint32_t n = 0;
-  for (uint32_t w = 0; w < s->words(); ++w) n += CountBits(s->free_bits[w]);
+  for (uint32_t w = 0; w < s->words(); ++w) n += CountBits(s->free_bits[w] & s->ValidBits(w));
   return n;
 }
 
@@ -256,6 +264,12 @@ uint32_t HarvestRemote(Span* s) {
     uint64_t bits = ExchangeAcqRel(&s->remote_bits[w], uint64_t{0});  // pairs: FreeRemote
     uint64_t twice = bits & s->free_bits[w];
     if (UNDERGO_UNLIKELY(twice != 0)) {
+      // The collector may free what the program frees at the same time.
+      if (LoadAcquire(&s->sweepgen) != 0) {  // pairs: SweepSpan
+        s->free_bits[w] |= bits;
+        n += CountBits(bits & ~twice);
+        continue;
+      }
       uint32_t slot = w * 64 + LowestBit(twice);
       const void* p = reinterpret_cast<void*>(SpanAddr(s) + size_t{slot} * s->slot_size);
       ReportBadFree(BadFree::kDoubleLate, p, "free", nullptr);
@@ -314,19 +328,21 @@ bool RefillCursor(MCache* mc, uint32_t cls) {
   Span* s = c->span();
   if (s != nullptr && LoadCursor(mc, c, s)) return true;
   mc->slow_refills++;
-  for (int attempt = 0; attempt < 2; ++attempt) {
+  for (bool reclaimed = false;;) {
     {
       sync::MutexLock hold(mc->lock);
-      if (s != nullptr && LeaveCurrentLocked(c, s)) return LoadCursor(mc, c, s);
+      if (s != nullptr && LeaveCurrentLocked(c, s) && LoadCursor(mc, c, s)) return true;
       s = NextSpanLocked(mc, cls);
       if (s != nullptr) {
         MakeCurrent(c, s);
-        return LoadCursor(mc, c, s);
+        if (LoadCursor(mc, c, s)) return true;
+        continue;  // a hint was wrong: the next one
       }
     }
-    if (attempt == 0) ReclaimAll();
+    if (reclaimed) return false;
+    ReclaimAll();
+    reclaimed = true;
   }
-  return false;
 }
 
 void OnCountdown(MCache* mc, Span* s) {

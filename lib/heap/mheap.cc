@@ -33,10 +33,12 @@ namespace undergo::heap {
 namespace {
 
 constexpr uint32_t kGrowSlices = 64 * kMiB / kSliceSize;
+constexpr uint32_t kHugeThreshold = 32 * kMiB / kSliceSize;
+// The first step: as far as small objects go without huge pages.
+constexpr uint32_t kFirstSlices = kHugeThreshold;
 constexpr uint32_t kReserveSlices = 64;
 constexpr uint32_t kPurgeStepSlices = 64;   // 4 MiB outside the lock at a time
 constexpr int kPurgeStepsPerTick = 4;
-constexpr uint32_t kHugeThreshold = 32 * kMiB / kSliceSize;
 constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
 constexpr uint32_t kShrinkPurgeSlices = 16;
@@ -87,7 +89,9 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
   // A run that begins in the free tail needs that much less; alignment may cost the difference.
   uint64_t need = align > 1 ? uint64_t{count} + align : count - Min(slices.FreeTail(), count);
   // Where address space is scarce, take it in steps that follow the heap's own size.
-  uint64_t step = ArenaIsUnreserved() ? Max(16, Min(kGrowSlices, end / 8)) : kGrowSlices;
+  uint64_t step = ArenaIsUnreserved() ? Max(16, Min(kGrowSlices, end / 8))
+                  : end == 0          ? kFirstSlices
+                                      : kGrowSlices;
   for (uint64_t want : {Max(need, step), Max(need, Min(step, 16)), need}) {
     if (want == 0 || end + want > RegionLimit(r)) continue;
     uint32_t to = static_cast<uint32_t>(end + want);
@@ -125,6 +129,9 @@ void MHeap::RefillReserveLocked() {
   if (static_cast<uint32_t>(old) >= kReserveSlices / 2) return;
   SliceAlloc& slices = In(Region::kLower);
   uint32_t at = slices.Alloc(kReserveSlices, 1);
+  if (at == kNoSlice && GrowLocked(Region::kLower, kReserveSlices, 1)) {
+    at = slices.Alloc(kReserveSlices, 1);
+  }
   if (at == kNoSlice) return;
   uint64_t fresh = uint64_t{at} << 32 | kReserveSlices;
   if (CasAcqRel(&reserve_, &old, fresh)) {  // pairs: TakeFromReserve
@@ -150,11 +157,11 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, Grow
   uint32_t at;
   {
     LockScope hold(lock_);
+    if (growth == Growth::kYes) RefillReserveLocked();
     at = AllocLocked(slices, align_slices, use, growth);
     if (at == kNoSlice) return nullptr;
     *zeroed = !InRegionOf(at).IsDirty(at, slices);
     if (*zeroed) fresh_slices_ += slices;
-    RefillReserveLocked();
   }
   Span* s = SpanAtSlice(at);
   UNDERGO_ASSERT(s->state == SpanState::kFree && s->owner == nullptr);
@@ -333,7 +340,8 @@ MHeapStats MHeap::stats() {
   r.in_use_bytes = uint64_t{UsedLocked() - static_cast<uint32_t>(reserve_)} << kSliceShift;
   r.purged_bytes = purged_slices_ << kSliceShift;
   r.spans_allocated = spans_allocated_;
-  r.peak_in_use_bytes = uint64_t{peak_used_ - Min(peak_used_, kReserveSlices)} << kSliceShift;
+  uint32_t reserved = static_cast<uint32_t>(Min(peak_used_, static_cast<uint32_t>(reserve_)));
+  r.peak_in_use_bytes = Max(uint64_t{peak_used_ - reserved} << kSliceShift, r.in_use_bytes);
   return r;
 }
 

@@ -25,7 +25,7 @@ inline constexpr uint32_t kMaxSlots = kSliceSize / kGranule;
 inline constexpr uint32_t kMaxWords = kMaxSlots / 64;
 
 // Memory that one load of a cursor spans, unless that is less than two slots.
-inline constexpr size_t kCursorBytes = 16 * kKiB;
+inline constexpr size_t kCursorBytes = 32 * kKiB;
 
 struct SizeClass {
   uint32_t size;         // bytes of a slot

@@ -3,7 +3,7 @@
 //
 // Span headers lie in a table indexed by slice number, so the header of an address is arithmetic.
 // The free bitmap is the free structure: a set bit in `free_bits` is a free slot. Nothing about
-// free slots is ever written into the heap itself. Frees by others than the owner set bits in
+// free slots is ever written into the heap itself. Bits past the last slot are set and mean nothing. Frees by others than the owner set bits in
 // `remote_bits`, atomically; the owner harvests them.
 //
 // Who may touch what:

@@ -4,8 +4,8 @@
 // A sweep touches no object memory. For each word, garbage = valid & ~free & ~remote & ~cursor &
 // ~marked, and one atomic OR of it into the remote bits frees up to 64 objects: the sweeper is
 // just another thread that frees, and the owner takes the slots in with its next harvest.
-// A program's own free that races with the OR sets the same bit, which is harmless; the double is
-// not reported because only one of the two comes from the program.
+// A program's own free that races with the OR sets the same bit, which is harmless. A span that was
+// ever swept therefore reports no late double free (HarvestRemote).
 #include "heap/sweep.h"
 
 #include "heap/arena.h"
