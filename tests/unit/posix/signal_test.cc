@@ -41,8 +41,12 @@ void Trouble(const char* what) {
 }
 
 size_t IndexOf(void* p) {
+  if (p == nullptr) {
+    Trouble("no memory");
+    return 0;
+  }
   Addr offset = reinterpret_cast<Addr>(p) - heap::arena.base;
-  if (p == nullptr || offset >= kShadowBytes || offset % heap::kGranule != 0) {
+  if (offset >= kShadowBytes || offset % heap::kGranule != 0) {
     Trouble("an address outside of what this test expects");
     return 0;
   }
