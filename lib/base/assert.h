@@ -12,11 +12,11 @@ namespace undergo {
 
 }  // namespace undergo
 
-#define UNDERGO_CHECK(cond)                                                  \
-  do {                                                                       \
-    if (UNDERGO_UNLIKELY(!(cond))) {                                         \
-      ::undergo::Fatal("internal error: " #cond, __FILE__, __LINE__);        \
-    }                                                                        \
+#define UNDERGO_CHECK(cond)                                           \
+  do {                                                                \
+    if (UNDERGO_UNLIKELY(!(cond))) {                                  \
+      ::undergo::Fatal("internal error: " #cond, __FILE__, __LINE__); \
+    }                                                                 \
   } while (0)
 
 #ifdef UNDERGO_DEBUG

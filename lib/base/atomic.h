@@ -31,15 +31,25 @@ inline void StoreRelease(T* p, V v) {
   __atomic_store(p, &t, __ATOMIC_RELEASE);
 }
 template <typename T, typename V>
-inline T ExchangeAcqRel(T* p, V v) { return __atomic_exchange_n(p, static_cast<T>(v), __ATOMIC_ACQ_REL); }
+inline T ExchangeAcqRel(T* p, V v) {
+  return __atomic_exchange_n(p, static_cast<T>(v), __ATOMIC_ACQ_REL);
+}
 template <typename T, typename V>
-inline T FetchOrAcqRel(T* p, V v) { return __atomic_fetch_or(p, static_cast<T>(v), __ATOMIC_ACQ_REL); }
+inline T FetchOrAcqRel(T* p, V v) {
+  return __atomic_fetch_or(p, static_cast<T>(v), __ATOMIC_ACQ_REL);
+}
 template <typename T, typename V>
-inline T FetchAndAcqRel(T* p, V v) { return __atomic_fetch_and(p, static_cast<T>(v), __ATOMIC_ACQ_REL); }
+inline T FetchAndAcqRel(T* p, V v) {
+  return __atomic_fetch_and(p, static_cast<T>(v), __ATOMIC_ACQ_REL);
+}
 template <typename T, typename V>
-inline T FetchAddRelaxed(T* p, V v) { return __atomic_fetch_add(p, static_cast<T>(v), __ATOMIC_RELAXED); }
+inline T FetchAddRelaxed(T* p, V v) {
+  return __atomic_fetch_add(p, static_cast<T>(v), __ATOMIC_RELAXED);
+}
 template <typename T, typename V>
-inline T FetchAddAcqRel(T* p, V v) { return __atomic_fetch_add(p, static_cast<T>(v), __ATOMIC_ACQ_REL); }
+inline T FetchAddAcqRel(T* p, V v) {
+  return __atomic_fetch_add(p, static_cast<T>(v), __ATOMIC_ACQ_REL);
+}
 // On failure *expected receives the value found.
 template <typename T, typename V>
 inline bool CasAcqRel(T* p, T* expected, V desired) {

@@ -13,7 +13,8 @@ inline uint32_t HighestBit(uint64_t w) { return 63 - static_cast<uint32_t>(__bui
 inline uint32_t CountBits(uint64_t w) { return static_cast<uint32_t>(__builtin_popcountll(w)); }
 constexpr uint64_t LowMask(uint32_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 
-// First bit at or above `from` in words[0..bits) that is set (or clear, by `value`); `bits` if none.
+// First bit at or above `from` in words[0..bits) that is set (or clear, by `value`); `bits` if
+// none.
 inline size_t FindBit(const uint64_t* words, size_t bits, size_t from, bool value) {
   while (from < bits) {
     uint64_t w = words[from / 64];

@@ -14,10 +14,10 @@ class Fmt {
   Fmt& Str(const char* s);
   Fmt& Str(const char* s, size_t n);
   Fmt& Char(char c) { return Str(&c, 1); }
-  Fmt& Dec(uint64_t v, int width = 0);       // right-aligned in `width`
-  Fmt& Hex(uint64_t v);                      // with 0x
+  Fmt& Dec(uint64_t v, int width = 0);             // right-aligned in `width`
+  Fmt& Hex(uint64_t v);                            // with 0x
   Fmt& Fixed(uint64_t thousandths, int decimals);  // 1234 with 2 decimals is "1.23"
-  Fmt& PadTo(size_t column);                 // spaces up to this length of the text so far
+  Fmt& PadTo(size_t column);                       // spaces up to this length of the text so far
 
   const char* text() const { return buffer_; }
   size_t length() const { return length_; }

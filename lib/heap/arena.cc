@@ -19,13 +19,13 @@ struct Table {
 };
 
 struct Layout {
-  uint32_t capacity = 0;               // slices
-  uint32_t committed[kRegions] = {};   // end of what is committed in the region
+  uint32_t capacity = 0;              // slices
+  uint32_t committed[kRegions] = {};  // end of what is committed in the region
   uint32_t begin[kRegions] = {};
   uint32_t limit[kRegions] = {};
   bool reserved = false;
   Table spans;
-  Table back;             // uint32_t: slices from the first slice of the span
+  Table back;  // uint32_t: slices from the first slice of the span
   Table marks;
 };
 
@@ -112,9 +112,7 @@ bool CommitAll(int region, uint32_t from, uint32_t to) {
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
-uint32_t* BackOf(uint32_t slice) {
-  return reinterpret_cast<uint32_t*>(layout.back.base) + slice;
-}
+uint32_t* BackOf(uint32_t slice) { return reinterpret_cast<uint32_t*>(layout.back.base) + slice; }
 
 }  // namespace
 

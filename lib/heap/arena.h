@@ -13,7 +13,7 @@
 
 namespace undergo::heap {
 
-inline constexpr uint32_t kMaxSlices = 1u << 24;                        // of 64 KiB: 1 TiB
+inline constexpr uint32_t kMaxSlices = 1u << 24;  // of 64 KiB: 1 TiB
 inline constexpr uint32_t kNoSlice = ~0u;
 inline constexpr uint32_t kMarkPlanes = 2;  // marked, and scanned by the span-queue marker
 

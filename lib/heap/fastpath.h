@@ -42,20 +42,20 @@ template <bool kWithOwner>
 UNDERGO_INLINE TakenSlot TakeLowestBit(Cursor* c) {
   TakenSlot t;
   uint64_t rest;
-#define UNDERGO_TAKE(more)                            \
-  "661:\n\t"                                          \
-  "movq %c[bits](%[c]), %[taken]\n\t"                 \
-  "movq %c[base](%[c]), %[at]\n\t"                    \
-  "movq %c[size](%[c]), %[step]\n\t" more             \
-  "leaq -1(%[taken]), %[rest]\n\t"                    \
-  "andq %[taken], %[rest]\n\t"                        \
-  "movq %[rest], %c[bits](%[c])\n"                    \
-  "662:\n\t"                                          \
+#define UNDERGO_TAKE(more)                           \
+  "661:\n\t"                                         \
+  "movq %c[bits](%[c]), %[taken]\n\t"                \
+  "movq %c[base](%[c]), %[at]\n\t"                   \
+  "movq %c[size](%[c]), %[step]\n\t" more            \
+  "leaq -1(%[taken]), %[rest]\n\t"                   \
+  "andq %[taken], %[rest]\n\t"                       \
+  "movq %[rest], %c[bits](%[c])\n"                   \
+  "662:\n\t"                                         \
   ".pushsection undergo_restart,\"a\",@progbits\n\t" \
   ".long 661b - ., 662b - .\n\t"                     \
   ".popsection"
-#define UNDERGO_TAKE_INPUTS                                                                     \
-  [c] "r"(c), [bits] "i"(offsetof(Cursor, bits)), [base] "i"(offsetof(Cursor, base)),           \
+#define UNDERGO_TAKE_INPUTS                                                           \
+  [c] "r"(c), [bits] "i"(offsetof(Cursor, bits)), [base] "i"(offsetof(Cursor, base)), \
       [size] "i"(offsetof(Cursor, size)), [owner] "i"(offsetof(Cursor, owner))
   if constexpr (kWithOwner) {
     asm volatile(UNDERGO_TAKE("movq %c[owner](%[c]), %[span]\n\t")
@@ -64,11 +64,11 @@ UNDERGO_INLINE TakenSlot TakeLowestBit(Cursor* c) {
                  : UNDERGO_TAKE_INPUTS
                  : "cc", "memory");
   } else {
-    asm volatile(UNDERGO_TAKE("")
-                 : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size),
-                   [rest] "=&r"(rest)
-                 : UNDERGO_TAKE_INPUTS
-                 : "cc", "memory");
+    asm volatile(
+        UNDERGO_TAKE("")
+        : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size), [rest] "=&r"(rest)
+        : UNDERGO_TAKE_INPUTS
+        : "cc", "memory");
     t.owner = 0;
   }
 #undef UNDERGO_TAKE
@@ -118,12 +118,13 @@ UNDERGO_INLINE void Free(void* p) {
     if (word == s->word && (mc->cursors[s->cls].bits & bit) != 0) return FreeSlowTail(p);
   }
   bool event;
-  asm volatile("orq %[bit], %c[bits](%[s],%[word],8)\n\t"
-               "subl $1, %c[countdown](%[s])"
-               : "=@ccz"(event)
-               : [bit] "r"(bit), [s] "r"(s), [word] "r"(word),
-                 [bits] "i"(offsetof(Span, free_bits)), [countdown] "i"(offsetof(Span, countdown))
-               : "memory");
+  asm volatile(
+      "orq %[bit], %c[bits](%[s],%[word],8)\n\t"
+      "subl $1, %c[countdown](%[s])"
+      : "=@ccz"(event)
+      : [bit] "r"(bit), [s] "r"(s), [word] "r"(word), [bits] "i"(offsetof(Span, free_bits)),
+        [countdown] "i"(offsetof(Span, countdown))
+      : "memory");
   if (UNDERGO_UNLIKELY(event)) CountdownSlow(s);
 }
 

@@ -78,8 +78,8 @@ void ReadHeapStats(HeapStats* out) {
   out->dirty_free_bytes = m.dirty_free_bytes;
   out->purged_bytes = m.purged_bytes;
   out->spans_made = m.spans_allocated;
-  out->metadata_bytes = (m.committed_bytes >> kSliceShift) * kSpanStride +
-                        out->mcaches * sizeof(MCache);
+  out->metadata_bytes =
+      (m.committed_bytes >> kSliceShift) * kSpanStride + out->mcaches * sizeof(MCache);
 }
 
 void FormatStats(const HeapStats& s, Fmt* out) {

@@ -15,19 +15,19 @@ struct ClassStats {
 
 struct HeapStats {
   ClassStats classes[kNumClasses + 1];  // the last one is large objects
-  uint64_t live_bytes;       // usable bytes of live objects
+  uint64_t live_bytes;                  // usable bytes of live objects
   uint64_t live_objects;
-  uint64_t total_bytes;      // of objects handed out so far
+  uint64_t total_bytes;  // of objects handed out so far
   uint64_t mallocs;
   uint64_t frees;
-  uint64_t mapped_bytes;     // address space that may hold memory
-  uint64_t span_bytes;       // in spans
+  uint64_t mapped_bytes;  // address space that may hold memory
+  uint64_t span_bytes;    // in spans
   uint64_t peak_span_bytes;
-  uint64_t dirty_free_bytes; // free, may still be resident
-  uint64_t purged_bytes;     // given back so far
-  uint64_t metadata_bytes;   // span headers and mcaches, by address space in use
+  uint64_t dirty_free_bytes;  // free, may still be resident
+  uint64_t purged_bytes;      // given back so far
+  uint64_t metadata_bytes;    // span headers and mcaches, by address space in use
   uint64_t spans_made;
-  uint64_t slow_refills;     // refills that needed another span
+  uint64_t slow_refills;  // refills that needed another span
   uint64_t mcaches;
 };
 

@@ -22,7 +22,8 @@ void* TakeSlot(Span* s) {
       // Pairs with the free that set the bit: its writes to the slot are over.
       uint64_t found = FetchAndAcqRel(&s->remote_bits[w], ~bit);
       if (found & bit) {
-        return reinterpret_cast<void*>(SpanAddr(s) + size_t{w * 64 + LowestBit(bit)} * s->slot_size);
+        return reinterpret_cast<void*>(SpanAddr(s) +
+                                       size_t{w * 64 + LowestBit(bit)} * s->slot_size);
       }
       bits = found & ~bit;
     }

@@ -149,8 +149,7 @@ size_t ProcessReadyLocked(MCache* mc, Span* s, bool others) {
     }
   }
   switch (s->state) {
-    case SpanState::kCurrent:
-      return 0;  // harvested when the cursor runs out
+    case SpanState::kCurrent: return 0;  // harvested when the cursor runs out
     case SpanState::kFull:
       s->countdown -= static_cast<int32_t>(HarvestRemote(s));
       if (s->countdown > 0 && !(others && IsEmpty(s))) return 0;
@@ -164,8 +163,7 @@ size_t ProcessReadyLocked(MCache* mc, Span* s, bool others) {
       size_t slices = s->slices;
       return ReleaseLocked(mc, s, !others) ? slices : 0;
     }
-    default:
-      UNDERGO_CHECK(false);
+    default: UNDERGO_CHECK(false);
   }
   return 0;
 }
@@ -307,7 +305,7 @@ size_t DrainReadyLocked(MCache* mc, bool others) {
   Span* s = TakeReady(&mc->ready);
   while (s != nullptr) {
     Span* next = s->ready_next;
-    StoreRelease(&s->pending, 0u);  // pairs: MarkReady
+    StoreRelease(&s->pending, 0u);       // pairs: MarkReady
     if (LoadAcquire(&s->owner) == mc) {  // pairs: MCentral::Take
       slices += ProcessReadyLocked(mc, s, others);
     } else {
@@ -349,17 +347,10 @@ void OnCountdown(MCache* mc, Span* s) {
   sync::MutexLock hold(mc->lock);
   if (s->owner != mc) return;  // reclaimed by another thread, with this very free
   switch (s->state) {
-    case SpanState::kCurrent:
-      s->countdown = kIdleCountdown;
-      break;
-    case SpanState::kFull:
-      FullToPartialLocked(mc, s, false);
-      break;
-    case SpanState::kPartial:
-      ProcessReadyLocked(mc, s, false);
-      break;
-    default:
-      break;
+    case SpanState::kCurrent: s->countdown = kIdleCountdown; break;
+    case SpanState::kFull: FullToPartialLocked(mc, s, false); break;
+    case SpanState::kPartial: ProcessReadyLocked(mc, s, false); break;
+    default: break;
   }
 }
 

@@ -32,7 +32,7 @@ void MCentral::DrainLocked() {
   Span* s = TakeReady(&ready);
   while (s != nullptr) {
     Span* next = s->ready_next;
-    StoreRelease(&s->pending, 0u);  // pairs: MarkReady
+    StoreRelease(&s->pending, 0u);            // pairs: MarkReady
     if (LoadAcquire(&s->owner) != nullptr) {  // pairs: Take
       MarkReady(s);
     } else if (s->state == SpanState::kCentral && &mcentrals[s->cls] == this && AllFree(s) &&
@@ -61,7 +61,7 @@ void MCentral::Give(Span* s) {
   sync::MutexLock hold(lock);
   StoreRelaxed(&s->state, SpanState::kCentral);
   StoreRelease(&s->owner, static_cast<MCache*>(nullptr));  // pairs: MarkReady
-  if (AllFree(s) && LoadAcquire(&s->pending) == 0) {  // pairs: MarkReady
+  if (AllFree(s) && LoadAcquire(&s->pending) == 0) {       // pairs: MarkReady
     Release(s);
     return;
   }

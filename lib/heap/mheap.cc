@@ -12,11 +12,11 @@
 // lock. Such a call takes slices from a small run kept aside, by compare-and-swap.
 //
 // Huge pages: from kHugeThreshold of heap on, spans that will soon be full of small objects come
-// from the upper region, which asks for transparent huge pages before its first touch. Allocation by first fit fills it
-// densely, so the gain (one fault and one clearing for 512 pages) costs at most the last, partly
-// filled huge page. It is purged by whole huge pages only: a hole would split the page, and the
-// kernel's collapser would fill it again. Large objects stay outside, because a program may touch
-// little of them.
+// from the upper region, which asks for transparent huge pages before its first touch. Allocation
+// by first fit fills it densely, so the gain (one fault and one clearing for 512 pages) costs at
+// most the last, partly filled huge page. It is purged by whole huge pages only: a hole would split
+// the page, and the kernel's collapser would fill it again. Large objects stay outside, because a
+// program may touch little of them.
 //
 // Rejected: MADV_FREE (the memory stays in the resident set that operators look at), purging by
 // size of the free run (it purges the working set of programs with large blocks), a time stamp for
@@ -37,7 +37,7 @@ constexpr uint32_t kHugeThreshold = 32 * kMiB / kSliceSize;
 // The first step: as far as small objects go without huge pages.
 constexpr uint32_t kFirstSlices = kHugeThreshold;
 constexpr uint32_t kReserveSlices = 64;
-constexpr uint32_t kPurgeStepSlices = 64;   // 4 MiB outside the lock at a time
+constexpr uint32_t kPurgeStepSlices = 64;  // 4 MiB outside the lock at a time
 constexpr int kPurgeStepsPerTick = 4;
 constexpr uint32_t kHugeSlices = kHugePageSize / kSliceSize;
 constexpr uint32_t kMaxBackoff = 3;
@@ -108,8 +108,8 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
 uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth) {
   uint32_t at = In(Region::kLower).Alloc(count, align);
   bool huge = use == SpanUse::kDense && align == 1 && !ArenaIsUnreserved() &&
-               (huge_pages_ == HugePages::kAlways ||
-                (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
+              (huge_pages_ == HugePages::kAlways ||
+               (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
   for (Region r : {huge ? Region::kUpper : Region::kLower, Region::kLower}) {
     if (at == kNoSlice) at = In(r).Alloc(count, align);
     if (at == kNoSlice && growth == Growth::kYes && GrowLocked(r, count, align)) {
@@ -209,8 +209,8 @@ void MHeap::ShrinkSpan(Span* s, uint32_t slices) {
   uint32_t count = s->slices - slices;
   StoreRelease(&s->slices, slices);  // pairs: FindSpan
   // A program that cuts a big object short does it to save memory.
-  bool given = count >= kShrinkPurgeSlices &&
-               plat::Discard(SliceAddr(first), size_t{count} << kSliceShift);
+  bool given =
+      count >= kShrinkPurgeSlices && plat::Discard(SliceAddr(first), size_t{count} << kSliceShift);
   LockScope hold(lock_);
   SliceAlloc& region = InRegionOf(first);
   if (given) {

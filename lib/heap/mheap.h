@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page heap: hands out spans as runs of slices, takes them back, and gives memory that stays
-// unused back to the system, delayed and rate-limited. Small objects of big heaps lie on huge pages.
+// unused back to the system, delayed and rate-limited. Small objects of big heaps lie on huge
+// pages.
 //
-// Context: callers hold a BusyScope (heap/thread_words.h), so that a signal handler that allocates in
-// between never waits for the lock that its own thread holds.
+// Context: callers hold a BusyScope (heap/thread_words.h), so that a signal handler that allocates
+// in between never waits for the lock that its own thread holds.
 #pragma once
 
 #include "heap/arena.h"
@@ -84,20 +85,20 @@ class MHeap {
   void Age(uint64_t now);
 
   sync::Mutex lock_;
-  SliceAlloc slices_[kRegions];  // lock_
-  uint32_t ends_[kRegions] = {};  // slices that exist; written under lock_
+  SliceAlloc slices_[kRegions];              // lock_
+  uint32_t ends_[kRegions] = {};             // slices that exist; written under lock_
   HugePages huge_pages_ = HugePages::kAuto;  // lock_
-  uint64_t reserve_ = 0;        // first slice << 32 | count; atomic; refilled under lock_
-  uint64_t next_age_ns_ = 0;    // lock_; when free memory ages next
+  uint64_t reserve_ = 0;                  // first slice << 32 | count; atomic; refilled under lock_
+  uint64_t next_age_ns_ = 0;              // lock_; when free memory ages next
   uint64_t purge_delay_ns_ = 1000000000;  // lock_; the setting
-  uint32_t backoff_ = 0;        // lock_; the delay is doubled this many times
+  uint32_t backoff_ = 0;                  // lock_; the delay is doubled this many times
   uint32_t purge_cursor_[kRegions] = {};  // relaxed; the purge of this round goes on here
-  bool purge_due_ = false;      // aged slices remain; written under lock_, read racily
-  uint64_t fresh_slices_ = 0;   // lock_; clean slices handed out in this round
-  uint64_t purged_round_ = 0;   // lock_; slices purged in the round before
-  uint64_t purged_slices_ = 0;  // lock_; so far
-  uint64_t spans_allocated_ = 0;  // lock_
-  uint32_t peak_used_ = 0;      // lock_; slices
+  bool purge_due_ = false;                // aged slices remain; written under lock_, read racily
+  uint64_t fresh_slices_ = 0;             // lock_; clean slices handed out in this round
+  uint64_t purged_round_ = 0;             // lock_; slices purged in the round before
+  uint64_t purged_slices_ = 0;            // lock_; so far
+  uint64_t spans_allocated_ = 0;          // lock_
+  uint32_t peak_used_ = 0;                // lock_; slices
 };
 
 extern constinit MHeap mheap;

@@ -14,7 +14,7 @@ constinit AttachHook on_thread_attached = nullptr;
 namespace {
 
 constinit sync::Mutex registry_lock;
-constinit MCache* all_mcaches = nullptr;   // registry_lock for writers; readers follow acquire loads
+constinit MCache* all_mcaches = nullptr;  // registry_lock for writers; readers follow acquire loads
 constinit MCache* idle_mcaches = nullptr;  // registry_lock
 constinit MCache first_mcache = {};        // the first thread needs no mapping of its own
 constinit bool first_used = false;         // registry_lock

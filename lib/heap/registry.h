@@ -31,8 +31,8 @@ void ReclaimAll();
 // BusyScope held; the caller may hold the lock of its own mcache.
 Span* AllocSpanOrReclaim(uint32_t slices, uint32_t align_slices, SpanUse use, bool* zeroed);
 
-// As ReclaimFromOthers for the mcaches that no thread has now; cheap when there is nothing to do. True when
-// spans may have become available. The caller may hold the lock of its own mcache.
+// As ReclaimFromOthers for the mcaches that no thread has now; cheap when there is nothing to do.
+// True when spans may have become available. The caller may hold the lock of its own mcache.
 bool ReclaimFromIdle();
 
 // First of the list of all mcaches; follow all_next.

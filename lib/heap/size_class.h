@@ -28,14 +28,14 @@ inline constexpr uint32_t kMaxWords = kMaxSlots / 64;
 inline constexpr size_t kCursorBytes = 32 * kKiB;
 
 struct SizeClass {
-  uint32_t size;         // bytes of a slot
-  uint32_t magic;        // ceil(2^32 / size): slot index by multiplication in one-slice spans
-  uint16_t slots;        // per span
-  uint16_t words;        // 64-slot words per span
-  uint16_t slices;       // per span
-  uint16_t batch;        // neighbouring slots that a cursor takes at a time
-  uint16_t revisit;      // frees after which a full span is worth visiting again
-  uint16_t notify;       // remote frees in one word after which its owner is told
+  uint32_t size;     // bytes of a slot
+  uint32_t magic;    // ceil(2^32 / size): slot index by multiplication in one-slice spans
+  uint16_t slots;    // per span
+  uint16_t words;    // 64-slot words per span
+  uint16_t slices;   // per span
+  uint16_t batch;    // neighbouring slots that a cursor takes at a time
+  uint16_t revisit;  // frees after which a full span is worth visiting again
+  uint16_t notify;   // remote frees in one word after which its owner is told
 };
 
 namespace internal {

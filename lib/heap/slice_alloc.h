@@ -54,12 +54,12 @@ class SliceAlloc {
 
   uint64_t* used_;
   uint64_t* dirty_;
-  uint64_t* aged_;           // subset of free and dirty
-  uint32_t begin_ = 0;       // slices
-  uint64_t phase_ = 0;       // slices
-  uint32_t end_ = 0;         // slices
+  uint64_t* aged_;      // subset of free and dirty
+  uint32_t begin_ = 0;  // slices
+  uint64_t phase_ = 0;  // slices
+  uint32_t end_ = 0;    // slices
   uint32_t used_count_ = 0;
-  uint32_t dirty_free_ = 0;  // free slices with the dirty bit
+  uint32_t dirty_free_ = 0;     // free slices with the dirty bit
   uint32_t hint_[kHints] = {};  // no free run of 2^k or more slices begins below hint_[k]
 };
 

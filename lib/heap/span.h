@@ -3,8 +3,9 @@
 //
 // Span headers lie in a table indexed by slice number, so the header of an address is arithmetic.
 // The free bitmap is the free structure: a set bit in `free_bits` is a free slot. Nothing about
-// free slots is ever written into the heap itself. Bits past the last slot are set and mean nothing. Frees by others than the owner set bits in
-// `remote_bits`, atomically; the owner harvests them.
+// free slots is ever written into the heap itself. Bits past the last slot are set and mean
+// nothing. Frees by others than the owner set bits in `remote_bits`, atomically; the owner harvests
+// them.
 //
 // Who may touch what:
 //  - line 0 and free_bits: the owner (the thread that holds the mcache `owner`); for a span in
@@ -33,19 +34,19 @@ enum class SpanState : uint8_t { kFree, kCurrent, kFull, kPartial, kCentral, kLa
 
 struct alignas(64) Span {
   // Line 0: in the order in which free() reads it.
-  MCache* owner;         // non-null only for small spans that an mcache owns [inv.span.one-owner]
-  uint32_t magic;        // ceil(2^32 / slot_size) in one-slice spans, else 0: fails the fast path
-  int32_t countdown;     // local frees until the span changes its state
-  uint32_t slot_size;    // bytes; for a large object 0
-  uint16_t slots;        // 1 for a large object
-  uint8_t cls;           // size class, or kLargeClass
-  SpanState state;       // written by the owner; read racily by diagnostics
-  uint16_t fresh_slot;   // slots from here on were never handed out since their memory was zero
-  uint16_t word;         // word of free_bits the cursor took last; kNoWord unless kCurrent
-  uint32_t slices;       // length of the run
-  Span* next;            // partial list of the owner, or mcentral's
+  MCache* owner;        // non-null only for small spans that an mcache owns [inv.span.one-owner]
+  uint32_t magic;       // ceil(2^32 / slot_size) in one-slice spans, else 0: fails the fast path
+  int32_t countdown;    // local frees until the span changes its state
+  uint32_t slot_size;   // bytes; for a large object 0
+  uint16_t slots;       // 1 for a large object
+  uint8_t cls;          // size class, or kLargeClass
+  SpanState state;      // written by the owner; read racily by diagnostics
+  uint16_t fresh_slot;  // slots from here on were never handed out since their memory was zero
+  uint16_t word;        // word of free_bits the cursor took last; kNoWord unless kCurrent
+  uint32_t slices;      // length of the run
+  Span* next;           // partial list of the owner, or mcentral's
   Span* prev;
-  size_t large_bytes;    // usable bytes of a large object
+  size_t large_bytes;  // usable bytes of a large object
 
   // Line 1: shared.
   alignas(64) uint32_t pending;  // 1: linked, or about to be, in a ready stack; pairs: MarkReady

@@ -7,8 +7,8 @@
 namespace undergo::heap {
 
 struct SweepResult {
-  bool swept;       // false: it had been swept for this generation, or another thread does it
-  uint32_t slots;   // reclaimed
+  bool swept;      // false: it had been swept for this generation, or another thread does it
+  uint32_t slots;  // reclaimed
 };
 
 // Sweep generation of the heap; a span of an older generation needs sweeping. Go up by two, as in

@@ -10,8 +10,8 @@ namespace undergo::heap {
 struct MCache;
 
 // Per-thread words. `busy` counts entries into slow paths: a signal handler that finds it set must
-// not touch the mcache. `exited` says that the thread gave its mcache back for good. `in_mheap` says
-// that it may hold the page heap's lock.
+// not touch the mcache. `exited` says that the thread gave its mcache back for good. `in_mheap`
+// says that it may hold the page heap's lock.
 struct ThreadWords {
   MCache* mcache;
   uint32_t busy;

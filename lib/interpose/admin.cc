@@ -28,7 +28,8 @@ void PrintClasses(FILE* out, const heap::HeapStats& s) {
     if (c.spans == 0) continue;
     size_t size = heap::kClasses[cls].size;
     size_t from = cls == 0 ? 1 : heap::kClasses[cls - 1].size + 1;
-    size_t free = c.spans * heap::kClasses[cls].slots - undergo::Min(c.live, c.spans * heap::kClasses[cls].slots);
+    size_t free = c.spans * heap::kClasses[cls].slots -
+                  undergo::Min(c.live, c.spans * heap::kClasses[cls].slots);
     fprintf(out, "  <size from=\"%zu\" to=\"%zu\" total=\"%zu\" count=\"%zu\"/>\n", from, size,
             free * size, free);
   }
@@ -58,8 +59,8 @@ UNDERGO_EXPORT struct mallinfo2 mallinfo2(void) {
 
 UNDERGO_EXPORT struct mallinfo mallinfo(void) {
   struct mallinfo2 m = mallinfo2();
-  return {Saturate(m.arena),    Saturate(m.ordblks),  Saturate(m.smblks), Saturate(m.hblks),
-          Saturate(m.hblkhd),   Saturate(m.usmblks),  Saturate(m.fsmblks), Saturate(m.uordblks),
+  return {Saturate(m.arena),    Saturate(m.ordblks), Saturate(m.smblks),  Saturate(m.hblks),
+          Saturate(m.hblkhd),   Saturate(m.usmblks), Saturate(m.fsmblks), Saturate(m.uordblks),
           Saturate(m.fordblks), Saturate(m.keepcost)};
 }
 
@@ -73,18 +74,20 @@ UNDERGO_EXPORT int malloc_info(int options, FILE* out) {
   size_t free = system - undergo::Min(system, s.live_bytes);
   fputs("<malloc version=\"1\">\n<heap nr=\"0\">\n", out);
   PrintClasses(out, s);
-  fprintf(out,
-          "<total type=\"fast\" count=\"0\" size=\"0\"/>\n"
-          "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
-          "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n"
-          "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" size=\"%zu\"/>\n</heap>\n",
-          size_t{free != 0}, free, system, s.peak_span_bytes, s.mapped_bytes, s.mapped_bytes);
+  fprintf(
+      out,
+      "<total type=\"fast\" count=\"0\" size=\"0\"/>\n"
+      "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
+      "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n"
+      "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" size=\"%zu\"/>\n</heap>\n",
+      size_t{free != 0}, free, system, s.peak_span_bytes, s.mapped_bytes, s.mapped_bytes);
   fprintf(out,
           "<total type=\"fast\" count=\"0\" size=\"0\"/>\n"
           "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n"
           "<total type=\"mmap\" count=\"%zu\" size=\"0\"/>\n"
           "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n"
-          "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" size=\"%zu\"/>\n</malloc>\n",
+          "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" "
+          "size=\"%zu\"/>\n</malloc>\n",
           size_t{free != 0}, free, size_t{s.classes[heap::kLargeClass].live}, system,
           s.peak_span_bytes, s.mapped_bytes, s.mapped_bytes);
   return 0;

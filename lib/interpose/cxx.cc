@@ -65,14 +65,14 @@ UNDERGO_NEW(operator new, NewSlow, "_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11ali
 UNDERGO_NEW(operator new[], NewArraySlow, "_Znam", "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t",
             "_ZnamSt11align_val_tRKSt9nothrow_t")
 
-#define UNDERGO_DELETE(op)                                                                       \
-  UNDERGO_EXPORT void op(void* p) noexcept { heap::Free(p); }                                    \
-  UNDERGO_EXPORT void op(void* p, size_t) noexcept { heap::Free(p); }                            \
-  UNDERGO_EXPORT void op(void* p, const std::nothrow_t&) noexcept { heap::Free(p); }             \
-  UNDERGO_EXPORT void op(void* p, std::align_val_t) noexcept { heap::Free(p); }                  \
-  UNDERGO_EXPORT void op(void* p, size_t, std::align_val_t) noexcept { heap::Free(p); }          \
-  UNDERGO_EXPORT void op(void* p, std::align_val_t, const std::nothrow_t&) noexcept {            \
-    heap::Free(p);                                                                               \
+#define UNDERGO_DELETE(op)                                                              \
+  UNDERGO_EXPORT void op(void* p) noexcept { heap::Free(p); }                           \
+  UNDERGO_EXPORT void op(void* p, size_t) noexcept { heap::Free(p); }                   \
+  UNDERGO_EXPORT void op(void* p, const std::nothrow_t&) noexcept { heap::Free(p); }    \
+  UNDERGO_EXPORT void op(void* p, std::align_val_t) noexcept { heap::Free(p); }         \
+  UNDERGO_EXPORT void op(void* p, size_t, std::align_val_t) noexcept { heap::Free(p); } \
+  UNDERGO_EXPORT void op(void* p, std::align_val_t, const std::nothrow_t&) noexcept {   \
+    heap::Free(p);                                                                      \
   }
 
 UNDERGO_DELETE(operator delete)

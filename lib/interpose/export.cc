@@ -7,8 +7,8 @@
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
-#define UNDERGO_ROW(ret, name, params, args)                                    \
-  extern "C" UNDERGO_EXPORT ret undergo_export_##name params __asm__(#name);    \
-  ret undergo_export_##name params { return undergo::posix::name args; }        \
+#define UNDERGO_ROW(ret, name, params, args)                                 \
+  extern "C" UNDERGO_EXPORT ret undergo_export_##name params __asm__(#name); \
+  ret undergo_export_##name params { return undergo::posix::name args; }     \
   [[maybe_unused]] static constexpr ret(*prototype_of_##name) params = &::name;
 #include "abi/libc.def"

@@ -68,9 +68,7 @@ UNDERGO_EXPORT int posix_memalign(void** out, size_t align, size_t size) {
   return 0;
 }
 
-UNDERGO_EXPORT void* valloc(size_t size) {
-  return heap::MallocAligned(undergo::kOsPageSize, size);
-}
+UNDERGO_EXPORT void* valloc(size_t size) { return heap::MallocAligned(undergo::kOsPageSize, size); }
 
 UNDERGO_EXPORT void* pvalloc(size_t size) {
   if (size > heap::kMaxRequest) {

@@ -8,7 +8,8 @@
 
 namespace undergo::real {
 
-#define UNDERGO_ROW(ret, name, params, args) constinit std::add_pointer_t<ret params> name = nullptr;
+#define UNDERGO_ROW(ret, name, params, args) \
+  constinit std::add_pointer_t<ret params> name = nullptr;
 #define UNDERGO_REAL(ret, name, params) \
   constinit std::add_pointer_t<ret params> undergo_real_##name = nullptr;
 #include "abi/libc.def"

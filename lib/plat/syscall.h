@@ -8,7 +8,9 @@
 namespace undergo::plat {
 
 template <typename T>
-inline long SyscallArg(T v) { return (long)v; }  // pointers and integers of any width
+inline long SyscallArg(T v) {
+  return (long)v;
+}  // pointers and integers of any width
 
 inline long RawSyscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0,
                        long f = 0) {

@@ -60,7 +60,9 @@ sighandler_t AsPlainHandler(Handler h) {
   return reinterpret_cast<sighandler_t>(reinterpret_cast<void*>(h));
 }
 
-bool IsFunction(sighandler_t h) { return h != SIG_DFL && h != SIG_IGN && h != SIG_ERR && h != SIG_HOLD; }
+bool IsFunction(sighandler_t h) {
+  return h != SIG_DFL && h != SIG_IGN && h != SIG_ERR && h != SIG_HOLD;
+}
 bool IsOurs(sighandler_t h) { return h == AsPlainHandler(Trampoline); }
 
 sighandler_t Recorded(uint64_t entry) {
@@ -114,10 +116,10 @@ int __sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   return posix::sigaction(sig, act, old);
 }
 
-#define UNDERGO_INSTALLER(name)                           \
-  sighandler_t name(int sig, sighandler_t handler) {      \
-    if (real::name == nullptr) real::Resolve();           \
-    return Install(real::name, sig, handler);             \
+#define UNDERGO_INSTALLER(name)                      \
+  sighandler_t name(int sig, sighandler_t handler) { \
+    if (real::name == nullptr) real::Resolve();      \
+    return Install(real::name, sig, handler);        \
   }
 UNDERGO_INSTALLER(signal)
 UNDERGO_INSTALLER(ssignal)

@@ -61,7 +61,8 @@ bool ParseLine(char* at, Mapping* m) {
   m->start = ParseHex(&at);
   if (*at++ != '-') return false;
   m->end = ParseHex(&at);
-  if (at[0] != ' ' || at[1] == '\0' || at[2] == '\0' || at[3] == '\0' || at[4] == '\0') return false;
+  if (at[0] != ' ' || at[1] == '\0' || at[2] == '\0' || at[3] == '\0' || at[4] == '\0')
+    return false;
   m->readable = at[1] == 'r';
   m->writable = at[2] == 'w';
   m->executable = at[3] == 'x';
