@@ -65,7 +65,7 @@ void* MallocAligned(size_t align, size_t size) {
   if (size <= kMaxSmallSize && align <= kMaxSmallSize) {
     size_t need = Max(size, align);
     for (uint32_t cls = ClassOf(need); cls < kNumClasses; ++cls) {
-      if (kClasses[cls].size % align == 0) return Malloc(kClasses[cls].size);
+      if ((kClasses[cls].size & (align - 1)) == 0) return Malloc(kClasses[cls].size);
     }
   }
   size_t slices = AlignUp(align, kSliceSize) / kSliceSize;

@@ -52,7 +52,8 @@ Span* MCentral::Take(MCache* mc) {
   if (s == nullptr) return nullptr;
   Unlink(&partial_, s);
   StoreRelaxed(&s->state, SpanState::kFull);
-  StoreRelease(&s->owner, mc);  // pairs: MarkReady, DrainReadyLocked
+  // A full barrier: either the harvest sees a remote free, or its MarkReady sees the new owner.
+  ExchangeAcqRel(&s->owner, mc);  // pairs: MarkReady, DrainReadyLocked
   HarvestRemote(s);
   return s;
 }
@@ -60,7 +61,7 @@ Span* MCentral::Take(MCache* mc) {
 void MCentral::Give(Span* s) {
   sync::MutexLock hold(lock);
   StoreRelaxed(&s->state, SpanState::kCentral);
-  StoreRelease(&s->owner, static_cast<MCache*>(nullptr));  // pairs: MarkReady
+  ExchangeAcqRel(&s->owner, static_cast<MCache*>(nullptr));  // pairs: MarkReady
   if (AllFree(s) && LoadAcquire(&s->pending) == 0) {       // pairs: MarkReady
     Release(s);
     return;
