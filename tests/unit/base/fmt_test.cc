@@ -13,8 +13,19 @@ using namespace undergo;
 
 namespace {
 
-const uint64_t kNumbers[] = {0, 1, 9, 10, 99, 100, 255, 4096, 4294967295u, 4294967296u,
-                             999999999999u, UINT64_MAX - 1, UINT64_MAX};
+const uint64_t kNumbers[] = {0,
+                             1,
+                             9,
+                             10,
+                             99,
+                             100,
+                             255,
+                             4096,
+                             4294967295u,
+                             4294967296u,
+                             999999999999u,
+                             UINT64_MAX - 1,
+                             UINT64_MAX};
 
 }  // namespace
 
@@ -38,8 +49,8 @@ Test(fmt, fixed) {
     uint64_t thousandths;
     int decimals;
     const char* text;
-  } cases[] = {{1234, 2, "1.23"}, {1234, 3, "1.234"}, {1234, 0, "1"},   {999, 1, "0.9"},
-               {1005, 3, "1.005"}, {50, 2, "0.05"},   {0, 3, "0.000"}, {123456000, 1, "123456.0"}};
+  } cases[] = {{1234, 2, "1.23"},  {1234, 3, "1.234"}, {1234, 0, "1"},  {999, 1, "0.9"},
+               {1005, 3, "1.005"}, {50, 2, "0.05"},    {0, 3, "0.000"}, {123456000, 1, "123456.0"}};
   for (const auto& c : cases) {
     char text[32];
     Fmt(text, sizeof text).Fixed(c.thousandths, c.decimals);
@@ -66,6 +77,7 @@ Test(fmt, truncates_at_the_end_of_the_buffer) {
     size_t length = size - 1 < sizeof whole - 1 ? size - 1 : sizeof whole - 1;
     cr_expect(out.length() == length, "size %zu: length %zu", size, out.length());
     cr_expect(strncmp(text, whole, length) == 0 && text[length] == '\0', "'%.*s'", (int)size, text);
-    for (size_t i = size; i < sizeof text; ++i) cr_assert(text[i] == '#', "size %zu: byte %zu", size, i);
+    for (size_t i = size; i < sizeof text; ++i)
+      cr_assert(text[i] == '#', "size %zu: byte %zu", size, i);
   }
 }

@@ -33,9 +33,10 @@ void Drop(Span* s) {
 
 void ExpectOutside() {
   for (Addr a : {Addr{0}, Addr{1}, Addr{4096}, arena.base - 1, arena.base - kSliceSize,
-                 arena.base + arena.size, arena.base + arena.size + kSliceSize,
-                 Addr{1} << 47, (Addr{1} << 47) - 1, Addr{1} << 63, ~Addr{0}, ~Addr{0} - kSliceSize,
-                 AddressOf(__builtin_frame_address(0)), AddressOf(reinterpret_cast<void*>(&ExpectOutside))}) {
+                 arena.base + arena.size, arena.base + arena.size + kSliceSize, Addr{1} << 47,
+                 (Addr{1} << 47) - 1, Addr{1} << 63, ~Addr{0}, ~Addr{0} - kSliceSize,
+                 AddressOf(__builtin_frame_address(0)),
+                 AddressOf(reinterpret_cast<void*>(&ExpectOutside))}) {
     cr_expect(FindSpan(a) == nullptr, "%#zx", a);
   }
 }

@@ -91,7 +91,8 @@ Test(bad_free, double_free_by_another_thread) {
 }
 
 Test(bad_free, interior_pointers) {
-  for (size_t size : {size_t{32}, size_t{100}, size_t{3000}, size_t{20000}, size_t{65536}, size_t{200000}}) {
+  for (size_t size :
+       {size_t{32}, size_t{100}, size_t{3000}, size_t{20000}, size_t{65536}, size_t{200000}}) {
     for (ptrdiff_t by : {1, 8, 16}) {
       ExpectReport("interior", "interior pointer", [=] { Free(Move(Malloc(size), by)); });
       ExpectReport("interior, remote", "interior pointer", [=] {
@@ -106,13 +107,15 @@ Test(bad_free, interior_pointers) {
 Test(bad_free, wild_pointers) {
   static char global[64];
   ExpectReport("before the first allocation", "invalid pointer", [] { Free(OpaquePtr(global)); });
-  for (Addr a : {Addr{16}, Addr{1} << 47, ~Addr{15}, AddressOf(global), AddressOf(__builtin_frame_address(0))}) {
+  for (Addr a : {Addr{16}, Addr{1} << 47, ~Addr{15}, AddressOf(global),
+                 AddressOf(__builtin_frame_address(0))}) {
     ExpectReport("wild", "invalid pointer", [=] {
       Free(Malloc(1));
       Free(OpaquePtr(reinterpret_cast<void*>(a)));
     });
   }
-  ExpectReport("a free slice of the heap", "invalid pointer", [] { Free(Move(Malloc(16), 5 * kSliceSize)); });
+  ExpectReport("a free slice of the heap", "invalid pointer",
+               [] { Free(Move(Malloc(16), 5 * kSliceSize)); });
 }
 
 // The unused end of a span belongs to no slot.

@@ -19,7 +19,9 @@ struct Counts {
 };
 Counts counts;
 
-uint32_t ClassOfBlock(const Block& b) { return b.size > kMaxSmallSize ? kLargeClass : ClassOf(b.size); }
+uint32_t ClassOfBlock(const Block& b) {
+  return b.size > kMaxSmallSize ? kLargeClass : ClassOf(b.size);
+}
 size_t BytesOf(const Block& b) {
   return b.size > kMaxSmallSize ? AlignUp(b.size, kOsPageSize) : kClasses[ClassOf(b.size)].size;
 }

@@ -16,7 +16,8 @@ using namespace undergo::heap::test;
 TestSuite(large, .timeout = 60);
 
 Test(large, shape) {
-  for (size_t size : {size_t{65537}, size_t{69632}, size_t{100000}, size_t{131072}, size_t{10000000}}) {
+  for (size_t size :
+       {size_t{65537}, size_t{69632}, size_t{100000}, size_t{131072}, size_t{10000000}}) {
     void* p = MallocLarge(size, 1, false);
     Span* s = FindSpan(AddressOf(p));
     cr_expect(s->state == SpanState::kLarge && s->cls == kLargeClass && s->slots == 1);

@@ -54,14 +54,18 @@ Test(late_heap, while_the_heap_is_busy) {
   thread_words.busy++;
   for (uint64_t i = 0; i < 5000; ++i) {
     blocks.push_back(NewBlock(i % 3 == 0 ? 64 : 16 + i * 31 % 3000, i));
-    if (FindSpan(AddressOf(blocks.back().p))->state == SpanState::kLate) late.insert(blocks.back().p);
+    if (FindSpan(AddressOf(blocks.back().p))->state == SpanState::kLate)
+      late.insert(blocks.back().p);
   }
   cr_expect(late.size() > 4000, "%zu", late.size());
   for (const Block& b : blocks) CheckBlock(b);
   // Of both kinds, freed by the fast and the slow half.
   while (blocks.size() > 2500) {
     CheckBlock(blocks.back());
-    if (blocks.size() % 2 == 0) Free(blocks.back().p); else FreeSlow(blocks.back().p, nullptr);
+    if (blocks.size() % 2 == 0)
+      Free(blocks.back().p);
+    else
+      FreeSlow(blocks.back().p, nullptr);
     blocks.pop_back();
   }
   for (uint64_t i = 0; i < 500; ++i) blocks.push_back(NewBlock(64, i));

@@ -18,9 +18,9 @@ namespace {
 size_t Usable(void* p) { return UsableSize(p, nullptr, "usable"); }
 
 // Sizes around every border that realloc knows.
-const size_t kSizes[] = {1,     15,     16,     17,     100,     128,    129,    1000,
-                         4096,  16384,  16385,  32768,  65535,   65536,  65537,  70000,
-                         131072, 200000, 1048576, 1048577, 5000000};
+const size_t kSizes[] = {1,     15,    16,     17,     100,     128,     129,
+                         1000,  4096,  16384,  16385,  32768,   65535,   65536,
+                         65537, 70000, 131072, 200000, 1048576, 1048577, 5000000};
 
 bool Refuse() { return true; }
 
@@ -137,7 +137,8 @@ Test(malloc, alignment) {
                         size_t{65536}, size_t{65537}, size_t{300000}}) {
       for (uint64_t i = 0; i < 3; ++i) {
         void* p = MallocAligned(align, size);
-        cr_assert(p != nullptr && AddressOf(p) % align == 0, "%zu bytes by %zu: %p", size, align, p);
+        cr_assert(p != nullptr && AddressOf(p) % align == 0, "%zu bytes by %zu: %p", size, align,
+                  p);
         cr_assert(AddressOf(p) % (size < 8 ? 8 : 16) == 0);
         cr_assert(Usable(p) >= size);
         blocks.push_back({p, size, align + size + i});
@@ -160,8 +161,9 @@ Test(malloc, aligned_blocks_can_be_resized_and_freed_by_others) {
 }
 
 Test(malloc, huge_requests_fail_and_say_so) {
-  for (size_t size : {kMaxRequest, kMaxRequest + 1, SIZE_MAX, SIZE_MAX - 4096, SIZE_MAX - kSliceSize,
-                      size_t{1} << 47, size_t{kMaxSlices} * kSliceSize + 1}) {
+  for (size_t size :
+       {kMaxRequest, kMaxRequest + 1, SIZE_MAX, SIZE_MAX - 4096, SIZE_MAX - kSliceSize,
+        size_t{1} << 47, size_t{kMaxSlices} * kSliceSize + 1}) {
     errno = 0;
     cr_expect(Malloc(size) == nullptr && errno == ENOMEM, "malloc %#zx", size);
     errno = 0;

@@ -124,7 +124,8 @@ Test(mcache, remote_frees_come_back) {
     for (int round = 0; round < 12; ++round) {
       std::vector<Block> blocks = Fill3Spans(size, 50);
       if (round == 1) first = InUse();
-      if (round > 1) cr_expect(InUse() <= first, "size %zu: %zu bytes, %zu at first", size, InUse(), first);
+      if (round > 1)
+        cr_expect(InUse() <= first, "size %zu: %zu bytes, %zu at first", size, InUse(), first);
       OnThread([&] { DropBlocks(&blocks); });
     }
     Flush();
@@ -138,7 +139,8 @@ Test(mcache, frees_from_both_sides) {
   for (int round = 0; round < kRounds; ++round) {
     size_t size = round % 2 == 0 ? 32 : 600;
     std::vector<Block> mine, theirs;
-    for (int i = 0; i < 3000; ++i) (i % 2 == 0 ? mine : theirs).push_back(NewBlock(size, (uint64_t)i));
+    for (int i = 0; i < 3000; ++i)
+      (i % 2 == 0 ? mine : theirs).push_back(NewBlock(size, (uint64_t)i));
     std::atomic<bool> go{false};
     std::thread other([&] {
       while (!go) {

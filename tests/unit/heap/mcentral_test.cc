@@ -18,10 +18,14 @@ Test(mcentral, a_thread_that_ends_hands_its_spans_on) {
     const SizeClass& c = kClasses[ClassOf(size)];
     std::vector<Block> blocks;
     OnThread([&] {
-      for (int i = 0; i < 4 * c.slots; ++i) blocks.push_back(NewBlock(size, static_cast<uint64_t>(i)));
+      for (int i = 0; i < 4 * c.slots; ++i)
+        blocks.push_back(NewBlock(size, static_cast<uint64_t>(i)));
       std::vector<Block> rest;
       for (size_t i = 0; i < blocks.size(); ++i) {
-        if (i % 2 == 0) DropBlock(blocks[i]); else rest.push_back(blocks[i]);
+        if (i % 2 == 0)
+          DropBlock(blocks[i]);
+        else
+          rest.push_back(blocks[i]);
       }
       blocks = rest;
     });

@@ -27,9 +27,8 @@ std::set<Addr> Allocated() {
   std::set<Addr> all;
   ForEachSpan([&](const Span* s) {
     if (s->state == SpanState::kLarge) return;
-    ForEachAllocatedSlot(s, [&](uint32_t slot) {
-      all.insert(SpanAddr(s) + size_t{slot} * s->slot_size);
-    });
+    ForEachAllocatedSlot(
+        s, [&](uint32_t slot) { all.insert(SpanAddr(s) + size_t{slot} * s->slot_size); });
   });
   return all;
 }

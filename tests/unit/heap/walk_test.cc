@@ -52,7 +52,7 @@ Test(walk, every_byte_of_an_object_finds_it) {
   for (size_t size : SizesOfEachClass()) {
     for (int i = 0; i < 3; ++i) {
       auto* p = static_cast<char*>(Malloc(size));
-      for (size_t at = 0; at < size; at += size > 4096 ? 7 : 1) {
+      for (size_t at = 0; at<size; at += size> 4096 ? 7 : 1) {
         Object o;
         cr_assert(FindObject(AddressOf(p + at), &o), "size %zu, byte %zu", size, at);
         cr_assert(o.base == AddressOf(p) && o.size == size && o.allocated);
@@ -90,12 +90,14 @@ Test(walk, addresses_of_nobody) {
   const SizeClass& c = kClasses[ClassOf(3000)];
   void* p = Malloc(c.size);
   Span* s = FindSpan(AddressOf(p));
-  for (Addr a : {Addr{0}, Addr{1}, ~Addr{0}, arena.base - 1, arena.base + arena.size, AddressOf(&o)}) {
+  for (Addr a :
+       {Addr{0}, Addr{1}, ~Addr{0}, arena.base - 1, arena.base + arena.size, AddressOf(&o)}) {
     cr_expect(not(FindObject(a, &o)), "%#zx", a);
   }
   Addr tail = SpanAddr(s) + size_t{c.slots} * c.size;
   cr_assert(tail < SpanAddr(s) + c.slices * kSliceSize);
-  for (Addr a = tail; a < SpanAddr(s) + c.slices * kSliceSize; ++a) cr_assert(not(FindObject(a, &o)));
+  for (Addr a = tail; a < SpanAddr(s) + c.slices * kSliceSize; ++a)
+    cr_assert(not(FindObject(a, &o)));
   cr_expect(FindObject(tail - 1, &o) && o.slot == c.slots - 1u);
 }
 

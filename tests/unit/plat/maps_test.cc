@@ -58,8 +58,8 @@ Test(maps, finds_code_data_and_stack) {
 }
 
 Test(maps, borders_and_rights_of_a_mapping) {
-  auto* p = static_cast<char*>(mmap(nullptr, 16 * kOsPageSize, PROT_NONE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* p = static_cast<char*>(
+      mmap(nullptr, 16 * kOsPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   cr_assert(mprotect(p + 4 * kOsPageSize, 2 * kOsPageSize, PROT_READ | PROT_WRITE) == 0);
   Found inner = Find(p + 5 * kOsPageSize);
   cr_expect(inner.mapping.start == reinterpret_cast<Addr>(p) + 4 * kOsPageSize);

@@ -136,7 +136,8 @@ long Stepped(long at, F f) {
   fire_at = at;
   __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | kTrapFlag);
   f();
-  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~static_cast<uint64_t>(kTrapFlag));
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() &
+                                 ~static_cast<uint64_t>(kTrapFlag));
   return steps;
 }
 
@@ -179,10 +180,11 @@ void FreeMine() {
   mine.clear();
 }
 
-// A signal in front of each instruction of `call` in turn, which returns an object. `prepare` brings
-// the heap into the same state each time; a long call is sampled, so that it takes seconds.
+// A signal in front of each instruction of `call` in turn, which returns an object. `prepare`
+// brings the heap into the same state each time; a long call is sampled, so that it takes seconds.
 template <typename Prepare, typename Call, typename Look = void (*)(void*)>
-void AtEachInstruction(Prepare prepare, Call call, Look look = [](void*) {}) {
+void AtEachInstruction(
+    Prepare prepare, Call call, Look look = [](void*) {}) {
   void* volatile got;
   prepare();
   const long length = Stepped(1L << 60, [&] { got = call(); });
@@ -193,8 +195,9 @@ void AtEachInstruction(Prepare prepare, Call call, Look look = [](void*) {}) {
     prepare();
     Stepped(where, [&] { got = call(); });
     look(mine.emplace_back(Take(got)));
-    cr_assert(trouble == nullptr, "%s: signal at instruction %ld of %ld, handler of size %zu, %d - %d",
-              trouble, where, length, plan.size, plan.mallocs, plan.keep);
+    cr_assert(trouble == nullptr,
+              "%s: signal at instruction %ld of %ld, handler of size %zu, %d - %d", trouble, where,
+              length, plan.size, plan.mallocs, plan.keep);
     if (fired == 0) break;
     if (kept.size() * plan.size > kMostBytes) DropKept();
     if (mine.size() * plan.size > kMostBytes) FreeMine();
