@@ -56,9 +56,9 @@ Test(foreign, blocks_of_other_arenas) {
 
 // The memory really goes back: glibc hands the same chunk out again.
 Test(foreign, a_freed_block_is_free) {
-  void* p = malloc(1234);
+  void* p = OpaquePtr(malloc(1234));
   cr_assert(posix::FreeForeign(p));
-  void* q = malloc(1234);
+  void* q = OpaquePtr(malloc(1234));
   cr_expect(p == q);
   free(q);
 }
