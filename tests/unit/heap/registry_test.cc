@@ -255,6 +255,7 @@ Test(registry, a_child_inherits_what_the_other_threads_had) {
   LockAllForFork();
   pid_t child = fork();
   if (child == 0) {
+    alarm(20);
     ResetAllInChild();
     bool ok = theirs->idle && !thread_words.mcache->idle;
     for (const Block& b : blocks) ok = ok && Verify(b.p, b.size, b.tag) == b.size;

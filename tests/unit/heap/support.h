@@ -94,6 +94,7 @@ LastWords InChild(F f) {
   pid_t child = fork();
   cr_assert(child >= 0);
   if (child == 0) {
+    alarm(20);
     dup2(ends[1], 2);
     f();
     _exit(0);
