@@ -6,6 +6,7 @@
 #include "heap/mcache.h"
 #include "heap/registry.h"
 #include "heap/walk.h"
+#include "plat/vm.h"
 
 namespace undergo::heap {
 
@@ -78,6 +79,7 @@ void ReadHeapStats(HeapStats* out) {
   out->dirty_free_bytes = m.dirty_free_bytes;
   out->purged_bytes = m.purged_bytes;
   out->spans_made = m.spans_allocated;
+  out->resident_bytes = plat::ResidentBytes();
   out->metadata_bytes =
       (m.committed_bytes >> kSliceShift) * kSpanStride + out->mcaches * sizeof(MCache);
 }
@@ -98,6 +100,7 @@ void FormatStats(const HeapStats& s, Fmt* out) {
   line("bytes free and not given back", s.dirty_free_bytes, "");
   line("bytes given back so far", s.purged_bytes, "");
   line("bytes mapped", s.mapped_bytes, "");
+  line("bytes resident, whole process", s.resident_bytes, "");
   line("bytes of metadata, at most", s.metadata_bytes, "");
   line("spans made", s.spans_made, "");
   line("refills with another span", s.slow_refills, "");

@@ -25,6 +25,7 @@ struct HeapStats {
   uint64_t peak_span_bytes;
   uint64_t dirty_free_bytes;  // free, may still be resident
   uint64_t purged_bytes;      // given back so far
+  uint64_t resident_bytes;    // of the whole process, by the kernel's count
   uint64_t metadata_bytes;    // span headers and mcaches, by address space in use
   uint64_t spans_made;
   uint64_t slow_refills;  // refills that needed another span

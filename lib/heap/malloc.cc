@@ -114,8 +114,9 @@ size_t SizeOfObject(void* p, Span** span) {
 
 void* Realloc(void* p, size_t size, void* caller) {
   if (size > kMaxRequest) return NoMemory();
-  Span* s;
-  size_t usable = SizeOfObject(p, &s);
+  Span* s = nullptr;
+  size_t usable = UsableSizeFast(p);
+  if (usable == 0) usable = SizeOfObject(p, &s);
   if (UNDERGO_UNLIKELY(usable == 0)) {
     usable = UsableSize(p, caller, "realloc");
     if (usable == 0) return NoMemory();

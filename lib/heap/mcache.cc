@@ -40,7 +40,7 @@ UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0, 0};
 namespace {
 
 constexpr int32_t kIdleCountdown = 0x7fffffff;
-constexpr uint32_t kDenseSpans = 8;
+constexpr uint32_t kDenseSpans = 4;
 constexpr uint32_t kPrefetched = 8;
 constexpr uint32_t kTickInterval = 64;
 

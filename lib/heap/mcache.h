@@ -30,7 +30,8 @@ inline constexpr uint32_t kSpareSlices = 4;
 
 struct alignas(64) MCache {
   Cursor cursors[kNumClasses];
-  Span* partial[kNumClasses];        // circular lists of kPartial spans, newest first: their slots are cached
+  Span* partial[kNumClasses];  // circular lists of kPartial spans, newest first: their slots are
+                               // cached
   uint64_t handed_out[kNumClasses];  // slots loaded into cursors so far, less those flushed back
 
   // Spans that got remote frees: a stack anybody pushes to and the lock holder empties at once.

@@ -62,7 +62,7 @@ void MCentral::Give(Span* s) {
   sync::MutexLock hold(lock);
   StoreRelaxed(&s->state, SpanState::kCentral);
   ExchangeAcqRel(&s->owner, static_cast<MCache*>(nullptr));  // pairs: MarkReady
-  if (AllFree(s) && LoadAcquire(&s->pending) == 0) {       // pairs: MarkReady
+  if (AllFree(s) && LoadAcquire(&s->pending) == 0) {         // pairs: MarkReady
     Release(s);
     return;
   }

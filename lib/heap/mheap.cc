@@ -106,15 +106,20 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
 }
 
 uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth) {
-  uint32_t at = In(Region::kLower).Alloc(count, align);
   bool huge = use == SpanUse::kDense && align == 1 && !ArenaIsUnreserved() &&
               (huge_pages_ == HugePages::kAlways ||
                (huge_pages_ == HugePages::kAuto && UsedLocked() >= kHugeThreshold));
+  uint32_t at = kNoSlice;
+  // Memory that was used before comes first, then huge pages.
+  if (!huge || In(Region::kLower).dirty_free_slices() >= count) {
+    at = In(Region::kLower).Alloc(count, align);
+  }
   for (Region r : {huge ? Region::kUpper : Region::kLower, Region::kLower}) {
     if (at == kNoSlice) at = In(r).Alloc(count, align);
     if (at == kNoSlice && growth == Growth::kYes && GrowLocked(r, count, align)) {
       at = In(r).Alloc(count, align);
     }
+    if (growth == Growth::kNo && huge) break;
   }
   // Where memory has come to its end, the upper region is better than nothing.
   if (at == kNoSlice && growth == Growth::kYes) at = In(Region::kUpper).Alloc(count, align);

@@ -53,7 +53,7 @@ class MHeap {
   void Tick();
   // Gives all free memory back at once; bytes released.
   size_t PurgeAll();
-  // Delay before free memory is given back; 0 means at the next tick, ~0 never.
+  // Delay before free memory is given back; 0 means within a few ticks, ~0 never.
   void SetPurgeDelay(uint64_t ns);
   void SetHugePages(HugePages mode);
 

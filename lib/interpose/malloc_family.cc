@@ -80,6 +80,8 @@ UNDERGO_EXPORT void* pvalloc(size_t size) {
 }
 
 UNDERGO_EXPORT size_t malloc_usable_size(void* p) {
+  size_t size = heap::UsableSizeFast(p);
+  if (UNDERGO_LIKELY(size != 0)) return size;
   return p == nullptr ? 0 : heap::UsableSize(p, UNDERGO_CALLER);
 }
 

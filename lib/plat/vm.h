@@ -26,6 +26,9 @@ bool IsMapped(Addr at, size_t size);
 // Copies without faulting: false when the source cannot be read.
 bool SafeRead(Addr from, void* to, size_t size);
 
+// Resident memory of the whole process; 0 when /proc does not tell.
+size_t ResidentBytes();
+
 // RLIMIT_AS is finite: address space itself is scarce.
 bool AddressSpaceLimited();
 

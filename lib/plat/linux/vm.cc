@@ -2,6 +2,7 @@
 // Address space and pages by raw system calls.
 #include "plat/vm.h"
 
+#include <fcntl.h>
 #include <linux/mman.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -73,6 +74,21 @@ bool SafeRead(Addr from, void* to, size_t size) {
   struct iovec remote = {reinterpret_cast<void*>(from), size};
   long pid = Syscall(__NR_getpid);
   return Syscall(__NR_process_vm_readv, pid, &local, 1, &remote, 1, 0) == static_cast<long>(size);
+}
+
+size_t ResidentBytes() {
+  long fd = Syscall(__NR_openat, AT_FDCWD, "/proc/self/statm", O_RDONLY | O_CLOEXEC, 0);
+  if (IsError(fd)) return 0;
+  char text[128];
+  long n = Syscall(__NR_read, fd, text, sizeof text);
+  Syscall(__NR_close, fd);
+  long at = 0;
+  while (at < n && text[at] != ' ') ++at;  // the first number is the address space
+  size_t pages = 0;
+  for (++at; at < n && text[at] >= '0' && text[at] <= '9'; ++at) {
+    pages = pages * 10 + static_cast<size_t>(text[at] - '0');
+  }
+  return pages * kOsPageSize;
 }
 
 bool AddressSpaceLimited() {
