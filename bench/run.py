@@ -140,7 +140,7 @@ class Session:
             "machine": describe_machine(args, allocators),
             "rounds": args.rounds, "quick": args.quick,
             "baseline": BASELINE if BASELINE in names else names[0],
-            "allocators": {allocator.name: allocator.path for allocator in allocators},
+            "allocators": {allocator.name: shown_path(allocator.path) for allocator in allocators},
             "runs": {}, "wrong": [], "startup": {}, "fork": {}, "counters": {}}
         self.expected = {}
         self.peaks = {}  # row -> largest RSS seen, whoever ran it
@@ -268,6 +268,12 @@ class Session:
 def available_megabytes():
     with open("/proc/meminfo", encoding="ascii") as file:
         return int(re.search(r"MemAvailable:\s+(\d+)", file.read()).group(1)) // 1024
+
+
+def shown_path(path):
+    """Relative below this folder: results are committed, and must not name where they were made."""
+    here = os.getcwd() + os.sep
+    return path[len(here):] if path.startswith(here) else path
 
 
 def first_match(pattern, path):
