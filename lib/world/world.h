@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stops every other thread of the process, shows its stack and registers, lets it go on.
+//
+// One stopper at a time: that is the caller's duty. The stopper is a thread of the program or one
+// made by plat::SpawnThread; it must not hold a lock that the program's threads need to reach a
+// safe point (a BusyScope of theirs is never interrupted: the stop waits for its end).
+#pragma once
+
+#include "base/types.h"
+
+namespace undergo::world {
+
+struct StoppedThread {
+  int tid;
+  Addr sp;  // lowest address of the stack that matters; the red zone is already subtracted
+  // Bounds of the stack that contains sp, high exclusive; what lies below sp is dead. Equal when
+  // unknown (a coroutine's stack, an alternate stack, a thread that libc did not make).
+  Addr stack_low, stack_high;
+  // The kernel's signal frame, from ucontext to the end of the XSAVE area. Null when the thread
+  // stopped by itself: its registers then lie on its stack at or above sp.
+  const void* frame;
+  size_t frame_size;  // bytes
+  Addr altstack;      // alternate signal stack; 0 when none or unknown
+  size_t altstack_size;
+};
+
+enum class StopResult : uint8_t {
+  kStopped,
+  kGaveUp,  // somebody did not stop in time, or /proc cannot be read; everybody runs again
+};
+
+// Stops all threads except the caller and the threads of the library itself.
+StopResult StopTheWorld(uint64_t budget_ns);
+void StartTheWorld();
+// World stopped: visit(context, thread) for each stopped thread.
+void ForEachStopped(void (*visit)(void* context, const StoppedThread& t), void* context);
+template <typename F>
+void ForEachStopped(F f) {
+  ForEachStopped([](void* context, const StoppedThread& t) { (*static_cast<F*>(context))(t); }, &f);
+}
+// "Stopping" time of the last stop: from the first signal to the last answer.
+uint64_t LastStopNs();
+// Threads of the program that are known now.
+uint32_t ThreadCount();
+bool IsStopped();
+
+// Called at the end of the outermost BusyScope when a stop waits for it (heap::on_busy_end).
+void StopHere();
+
+// Around a wait of the calling thread: between the two it counts as stopped. The caller has spilled
+// its callee-saved registers (__builtin_unwind_init) and holds no BusyScope. Not nested.
+void EnterBlocked();
+void LeaveBlocked();
+
+// Makes the wrapped blocking calls and thread starts publish their state (see blocked_call.h).
+// Called once at start, before threads exist, unless the collector is off.
+void EnablePublishing();
+
+// Called once before the first stop: installs the signal handler. Before that nothing is installed.
+void StartTracking();
+
+// Threads of the collector, never stopped. Those made by plat::SpawnThread are known anyway.
+void RegisterWorker(int tid);
+void UnregisterWorker(int tid);
+
+// The forked child: only the caller exists, the world runs.
+void AfterForkInChild();
+
+}  // namespace undergo::world
