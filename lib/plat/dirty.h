@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which pages were written since they were armed: the kernel is the collector's write barrier.
+#pragma once
+
+#include "base/types.h"
+
+namespace undergo::plat {
+
+using RangeVisitor = void (*)(void* context, Addr from, Addr to);
+
+// Tracking by userfaultfd write-protection in asynchronous mode and PAGEMAP_SCAN (Linux 6.7). All
+// ranges are whole pages. Arm, Collect, Disarm and Unregister may be called by several threads at
+// once; Open, Close, CanaryOk and AbandonInChild by one. Three rules of use:
+// * A page that appears in an armed range later (first touch, after MADV_DONTNEED) counts as
+//   written, so nothing is lost by arming present pages only.
+// * Memory that is mapped after Arm is not tracked; Collect reports its present pages each time.
+// * munmap takes the record of its pages along.
+class DirtyTracker {
+ public:
+  // False, with a Reason(), when the kernel or a seccomp filter refuses. Idempotent.
+  bool Open();
+  // Ends all tracking: no page stays write-protected.
+  void Close();
+  bool IsOpen() const { return uffd_ >= 0; }
+  // Why the last Open, Arm, Collect or CanaryOk failed: a constant string.
+  const char* Reason() const;
+
+  // Registers the range if needed and write-protects its pages; on a registered range it only
+  // protects again. False: a part of the range cannot be tracked (mapping gone, or the program
+  // registered it with a userfaultfd of its own), or tracking was lost.
+  bool Arm(Addr from, size_t size);
+  // Calls f for each run of pages written since they were armed. With `rearm` these are armed again
+  // in the same step. Present pages without tracking are reported always. False: tracking was lost
+  // (what was reported is right but not complete).
+  bool Collect(Addr from, size_t size, bool rearm, RangeVisitor f, void* context);
+  // Takes the write protection away: no more faults, all pages count as written.
+  void Disarm(Addr from, size_t size);
+  // Disarm, and the kernel forgets the range.
+  void Unregister(Addr from, size_t size);
+
+  // Tracking still works: both descriptors are the files that were opened, and a page of ours that
+  // is armed and written is seen as written. False when the program closed all descriptors, put
+  // another file under our numbers, or installed a filter that refuses the calls.
+  bool CanaryOk();
+
+  // In a child after fork: tracking is gone (it belongs to the parent's memory) and the
+  // descriptors are closed. Open() may be called again.
+  void AbandonInChild();
+
+ private:
+  // A file as fstat sees it, to know it again behind a descriptor number.
+  struct FileId {
+    uint64_t device = 0;
+    uint64_t inode = 0;
+  };
+  static bool IdOf(int fd, FileId* id);
+  bool Fail(const char* reason);
+  bool OpenUserfaultfd();
+  bool OpenPagemap();
+  bool DescriptorsAreOurs();
+  bool Scan(Addr from, Addr to, uint64_t flags, uint64_t inverted, uint64_t mask, RangeVisitor f,
+            void* context);
+
+  int uffd_ = -1;     // written by Open, Close, AbandonInChild
+  int pagemap_ = -1;  // likewise
+  FileId uffd_id_;
+  FileId pagemap_id_;
+  Addr canary_ = 0;                    // one page, registered as long as uffd_ is open
+  const char* reason_ = "not opened";  // last failure; any thread
+};
+
+}  // namespace undergo::plat
