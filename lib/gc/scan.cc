@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scan kernels.
+//
+// Problem. A conservative marker looks at every word of every reachable byte, and the policy of
+// what may be a pointer has four forms: plain, with a tag in the top 17 bits, mangled by setjmp,
+// and at 4 mod 8. Most blocks have 2 to 16 words, most words are no pointers, and a few lines per
+// block are.
+//
+// Parts. The forms are three tests, because a plain pointer is one whose tag is zero: clearing the
+// top bits of a word of the range does not change it, so one comparison finds both and one store
+// serves both. A test is a subtraction and an unsigned comparison, for eight words at once.
+// Unaligned words are made from the aligned ones already loaded, by shifting the line and its
+// successor by half a word, so each byte is loaded once. Pointers of the first form are compressed
+// and stored without a branch: whether a line has any is what a branch predictor cannot know. The
+// other two forms are so rare that one branch for both is always predicted right.
+//
+// The last words of a block are loaded under a mask. The processor reads nothing behind it, so a
+// block may end at the last byte before an unmapped page, and words of neighbours cannot count
+// twice.
+//
+// Rejected: rounding the range up to a power of two, which tests a form in one instruction less but
+// takes stacks and libraries for heap when the range is not aligned; compressing to memory, which
+// is microcoded on some processors; four words at a time with AVX-512's masks, which needs twice
+// the comparisons, and all of them go through one port.
+
+#include "gc/scan.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+
+#include "base/compiler.h"
+
+// gcc 12 takes the intrinsics' own placeholder for masked-off lanes for a mistake.
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+// The attribute belongs to each function by itself: one that is inlined needs the same set.
+#define SCAN_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define SCAN_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,bmi,bmi2,popcnt")))
+
+namespace undergo::gc {
+namespace {
+
+constexpr uint64_t kAddressMask = (uint64_t{1} << 47) - 1;
+constexpr int kMangleBits = 17;
+
+// Other threads may write the words meanwhile: load each one once.
+UNDERGO_INLINE uint64_t LoadWord(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
+UNDERGO_INLINE uint64_t Demangle(uint64_t w, uint64_t guard) {
+  return (w >> kMangleBits | w << (64 - kMangleBits)) ^ guard;
+}
+
+}  // namespace
+
+constinit ScanFn scan = ScanScalar;
+
+size_t ScanScalar(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
+  const Addr base = target.base;
+  const size_t size = target.size;
+  const uint64_t guard = target.guard;
+  uint64_t* o = out;
+  if (count == 0) return 0;
+  uint64_t previous = 0;
+  for (size_t i = 0; i < count; i++) {
+    uint64_t w = LoadWord(words + i);
+    uint64_t plain = w & kAddressMask;
+    *o = plain;
+    o += plain - base < size;
+    uint64_t demangled = Demangle(w, guard);
+    uint64_t unaligned = previous >> 32 | w << 32;
+    if (UNDERGO_UNLIKELY(demangled - base < size)) *o++ = demangled;
+    if (UNDERGO_UNLIKELY(unaligned - base < size) && i != 0) *o++ = unaligned;
+    previous = w;
+  }
+  return static_cast<size_t>(o - out);
+}
+
+// ---- AVX2: no unsigned comparison, no compress ----
+namespace {
+
+// Byte offsets for moving the marked ones of four words to the front.
+struct FrontTable {
+  alignas(32) uint32_t lane[16][8];
+};
+
+constexpr FrontTable MakeFrontTable() {
+  FrontTable t{};
+  for (uint32_t mask = 0; mask < 16; mask++) {
+    uint32_t n = 0;
+    for (uint32_t word = 0; word < 4; word++) {
+      if ((mask >> word & 1) == 0) continue;
+      t.lane[mask][2 * n] = 2 * word;
+      t.lane[mask][2 * n + 1] = 2 * word + 1;
+      n++;
+    }
+  }
+  return t;
+}
+
+constexpr FrontTable kFront = MakeFrontTable();
+
+// Four words from position 4 - n are a mask of n lanes.
+alignas(32) constexpr int64_t kLanes[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+
+struct Avx2Target {
+  __m256i base;  // base - 2^63, so that a signed comparison sees the unsigned order
+  __m256i size;  // size + 2^63
+  __m256i guard;
+  __m256i address_mask;
+};
+
+SCAN_AVX2 UNDERGO_INLINE __m256i Load4(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+SCAN_AVX2 UNDERGO_INLINE __m256i LaneMask(size_t n) { return Load4(kLanes + 4 - n); }
+
+SCAN_AVX2 UNDERGO_INLINE __m256i InRange4(__m256i v, const Avx2Target& t) {
+  return _mm256_cmpgt_epi64(t.size, _mm256_sub_epi64(v, t.base));
+}
+
+SCAN_AVX2 UNDERGO_INLINE __m256i Demangle4(__m256i w, const Avx2Target& t) {
+  __m256i low = _mm256_xor_si256(_mm256_srli_epi64(w, kMangleBits), t.guard);
+  return _mm256_xor_si256(low, _mm256_slli_epi64(w, 64 - kMangleBits));
+}
+
+SCAN_AVX2 UNDERGO_INLINE uint64_t* Emit4(__m256i v, __m256i hits, uint64_t* o) {
+  uint32_t mask = static_cast<uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(hits)));
+  __m256i front = _mm256_permutevar8x32_epi32(v, Load4(kFront.lane[mask]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(o), front);
+  return o + __builtin_popcount(mask);
+}
+
+// Four aligned words and the four unaligned ones; lanes outside the masks do not exist.
+template <bool kMasked>
+SCAN_AVX2 UNDERGO_INLINE uint64_t* Scan4(__m256i w, __m256i unaligned, __m256i lanes,
+                                         __m256i unaligned_lanes, const Avx2Target& t,
+                                         uint64_t* o) {
+  __m256i plain = _mm256_and_si256(w, t.address_mask);
+  __m256i demangled = Demangle4(w, t);
+  __m256i is_plain = InRange4(plain, t);
+  __m256i is_mangled = InRange4(demangled, t);
+  __m256i is_unaligned = InRange4(unaligned, t);
+  if (kMasked) {
+    is_plain = _mm256_and_si256(is_plain, lanes);
+    is_mangled = _mm256_and_si256(is_mangled, lanes);
+    is_unaligned = _mm256_and_si256(is_unaligned, unaligned_lanes);
+  }
+  o = Emit4(plain, is_plain, o);
+  __m256i rare = _mm256_or_si256(is_mangled, is_unaligned);
+  if (UNDERGO_UNLIKELY(!_mm256_testz_si256(rare, rare))) {
+    o = Emit4(demangled, is_mangled, o);
+    o = Emit4(unaligned, is_unaligned, o);
+  }
+  return o;
+}
+
+}  // namespace
+
+SCAN_AVX2 size_t ScanAvx2(const uint64_t* words, size_t count, const ScanTarget& target,
+                          uint64_t* out) {
+  if (UNDERGO_UNLIKELY(count == 0)) return 0;
+  constexpr uint64_t kSign = uint64_t{1} << 63;
+  const Avx2Target t = {_mm256_set1_epi64x(static_cast<int64_t>(target.base - kSign)),
+                        _mm256_set1_epi64x(static_cast<int64_t>(target.size + kSign)),
+                        _mm256_set1_epi64x(static_cast<int64_t>(target.guard)),
+                        _mm256_set1_epi64x(kAddressMask)};
+  uint64_t* o = out;
+  __m256i all = LaneMask(4);
+  for (; count > 4; words += 4, count -= 4) {
+    __m256i unaligned = Load4(reinterpret_cast<const char*>(words) + 4);
+    o = Scan4<false>(Load4(words), unaligned, all, all, t, o);
+  }
+  __m256i lanes = LaneMask(count), fewer = LaneMask(count - 1);
+  auto* tail = reinterpret_cast<const long long*>(words);
+  auto* half = reinterpret_cast<const long long*>(reinterpret_cast<const char*>(words) + 4);
+  o = Scan4<true>(_mm256_maskload_epi64(tail, lanes), _mm256_maskload_epi64(half, fewer), lanes,
+                  fewer, t, o);
+  return static_cast<size_t>(o - out);
+}
+
+// ---- AVX-512 ----
+namespace {
+
+struct Avx512Target {
+  __m512i base;
+  __m512i size;
+  __m512i guard;
+  __m512i address_mask;
+};
+
+SCAN_AVX512 UNDERGO_INLINE uint64_t* Emit8(__m512i v, __mmask8 hits, uint64_t* o) {
+  _mm512_storeu_si512(o, _mm512_maskz_compress_epi64(hits, v));
+  return o + __builtin_popcount(hits);
+}
+
+// A line and its unaligned words; lanes outside the masks do not exist.
+SCAN_AVX512 UNDERGO_INLINE uint64_t* Scan8(__m512i w, __m512i unaligned, __mmask8 lanes,
+                                           __mmask8 unaligned_lanes, const Avx512Target& t,
+                                           uint64_t* o) {
+  __m512i plain = _mm512_and_si512(w, t.address_mask);
+  __m512i demangled = _mm512_xor_si512(_mm512_ror_epi64(w, kMangleBits), t.guard);
+  __mmask8 is_plain = _mm512_mask_cmplt_epu64_mask(lanes, _mm512_sub_epi64(plain, t.base), t.size);
+  __mmask8 is_mangled =
+      _mm512_mask_cmplt_epu64_mask(lanes, _mm512_sub_epi64(demangled, t.base), t.size);
+  __mmask8 is_unaligned =
+      _mm512_mask_cmplt_epu64_mask(unaligned_lanes, _mm512_sub_epi64(unaligned, t.base), t.size);
+  o = Emit8(plain, is_plain, o);
+  if (UNDERGO_UNLIKELY(!_kortestz_mask8_u8(is_mangled, is_unaligned))) {
+    o = Emit8(demangled, is_mangled, o);
+    o = Emit8(unaligned, is_unaligned, o);
+  }
+  return o;
+}
+
+}  // namespace
+
+SCAN_AVX512 size_t ScanAvx512(const uint64_t* words, size_t count, const ScanTarget& target,
+                              uint64_t* out) {
+  if (UNDERGO_UNLIKELY(count == 0)) return 0;
+  const Avx512Target t = {_mm512_set1_epi64(static_cast<int64_t>(target.base)),
+                          _mm512_set1_epi64(static_cast<int64_t>(target.size)),
+                          _mm512_set1_epi64(static_cast<int64_t>(target.guard)),
+                          _mm512_set1_epi64(kAddressMask)};
+  uint64_t* o = out;
+  auto first = static_cast<__mmask8>((1u << (count < 8 ? count : 8)) - 1);
+  __m512i line = _mm512_maskz_loadu_epi64(first, words);
+  for (; count > 8; count -= 8) {
+    words += 8;
+    auto lanes = static_cast<__mmask8>((1u << (count < 16 ? count - 8 : 8)) - 1);
+    __m512i next = _mm512_maskz_loadu_epi64(lanes, words);
+    o = Scan8(line, _mm512_alignr_epi32(next, line, 1), 0xff, 0xff, t, o);
+    line = next;
+  }
+  auto lanes = static_cast<__mmask8>((1u << count) - 1);
+  __m512i unaligned = _mm512_alignr_epi32(_mm512_setzero_si512(), line, 1);
+  o = Scan8(line, unaligned, lanes, static_cast<__mmask8>(lanes >> 1), t, o);
+  return static_cast<size_t>(o - out);
+}
+
+size_t ScanBytewise(const uint8_t* bytes, size_t n, const ScanTarget& target, uint64_t* out) {
+  uint64_t* o = out;
+  for (size_t i = 0; i + sizeof(uint64_t) <= n; i++) {
+    uint64_t w;
+    __builtin_memcpy(&w, bytes + i, sizeof w);
+    *o = w;
+    o += w - target.base < target.size;
+  }
+  return static_cast<size_t>(o - out);
+}
+
+// ---- choice ----
+namespace {
+
+struct Features {
+  uint32_t leaf7_ebx;  // 0 if the leaf does not exist
+  uint64_t xcr0;       // register states that the system saves; 0 if it saves none by XSAVE
+};
+
+Features ReadFeatures() {
+  Features f{};
+  uint32_t a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return f;
+  uint32_t low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  f.xcr0 = uint64_t{high} << 32 | low;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) f.leaf7_ebx = b;
+  return f;
+}
+
+bool Has(uint32_t cpu_bits, uint64_t states) {
+  Features f = ReadFeatures();
+  return (f.leaf7_ebx & cpu_bits) == cpu_bits && (f.xcr0 & states) == states;
+}
+
+}  // namespace
+
+// States: 1 and 2 are xmm and ymm, 5 to 7 the masks and the two parts of the zmm registers.
+bool HasAvx2() { return Has(bit_AVX2 | bit_BMI | bit_BMI2, 0x06); }
+
+bool HasAvx512() {
+  return HasAvx2() && Has(bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW, 0xe6);
+}
+
+void ChooseScanKernel(const char** name) {
+  const char* chosen = "scalar";
+  scan = ScanScalar;
+  if (HasAvx512()) {
+    chosen = "avx512";
+    scan = ScanAvx512;
+  } else if (HasAvx2()) {
+    chosen = "avx2";
+    scan = ScanAvx2;
+  }
+  if (name != nullptr) *name = chosen;
+}
+
+}  // namespace undergo::gc
