@@ -129,12 +129,12 @@ uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth 
   return at;
 }
 
-void MHeap::RefillReserveLocked() {
+void MHeap::RefillReserveLocked(Growth growth) {
   uint64_t old = LoadRelaxed(&reserve_);
   if (static_cast<uint32_t>(old) >= kReserveSlices / 2) return;
   SliceAlloc& slices = In(Region::kLower);
   uint32_t at = slices.Alloc(kReserveSlices, 1);
-  if (at == kNoSlice && GrowLocked(Region::kLower, kReserveSlices, 1)) {
+  if (at == kNoSlice && growth == Growth::kYes && GrowLocked(Region::kLower, kReserveSlices, 1)) {
     at = slices.Alloc(kReserveSlices, 1);
   }
   if (at == kNoSlice) return;
@@ -162,7 +162,8 @@ Span* MHeap::AllocSpan(uint32_t slices, uint32_t align_slices, SpanUse use, Grow
   uint32_t at;
   {
     LockScope hold(lock_);
-    if (growth == Growth::kYes) RefillReserveLocked();
+    // Always: a program may go on for long without growing, and its handlers use the reserve up.
+    RefillReserveLocked(growth);
     at = AllocLocked(slices, align_slices, use, growth);
     if (at == kNoSlice) return nullptr;
     *zeroed = !InRegionOf(at).IsDirty(at, slices);

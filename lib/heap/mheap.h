@@ -77,7 +77,7 @@ class MHeap {
   uint32_t UsedLocked() const { return slices_[0].used_slices() + slices_[1].used_slices(); }
   uint32_t AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth);
   bool GrowLocked(Region r, uint32_t count, uint32_t align);
-  void RefillReserveLocked();
+  void RefillReserveLocked(Growth growth);
   uint32_t TakeFromReserve(uint32_t count);
   bool PurgeStep(Region r, uint32_t* from, uint32_t max_slices);
   bool NextPurgeLocked(Region r, uint32_t from, uint32_t max, uint32_t* at, uint32_t* count);

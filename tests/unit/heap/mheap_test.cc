@@ -331,6 +331,25 @@ Test(mheap, reserve_for_callers_inside_the_heap) {
   cr_expect(InUse() == (taken.size() + 4) << kSliceShift);
 }
 
+// A heap that does not grow any more still fills the reserve up: handlers go on using it.
+Test(mheap, reserve_refills_without_growth) {
+  bool zeroed;
+  Span* room = New(200);
+  Drop(room);
+  for (int i = 0; i < 100; ++i) {
+    Span* s = mheap.AllocSpan(1, 1, SpanUse::kOther, Growth::kNo, &zeroed);
+    cr_assert(s != nullptr);
+    Drop(s);
+    mheap.lock().Lock();
+    thread_words.in_mheap = 1;
+    Span* late = mheap.AllocSpanReentrant(3, &zeroed);
+    thread_words.in_mheap = 0;
+    mheap.lock().Unlock();
+    cr_assert(late != nullptr, "round %d", i);
+    Drop(late);
+  }
+}
+
 Test(mheap, statistics) {
   MHeapStats before = mheap.stats();
   cr_expect(before.committed_bytes == 0 && before.in_use_bytes == 0 && before.spans_allocated == 0);
