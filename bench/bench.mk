@@ -51,3 +51,5 @@ $(BUILD)/bench/measure $(BUILD)/bench/startup: $(BUILD)/bench/%: bench/support/%
 $(BUILD)/bench/%: bench/support/%.c bench/workloads/bench.h
 	@mkdir -p $(@D)
 	$(CC) $(BENCH_CFLAGS) $< -o $@
+
+include bench/gc.mk

@@ -196,23 +196,33 @@ SCAN_AVX512 UNDERGO_INLINE uint64_t* Emit8(__m512i v, __mmask8 hits, uint64_t* o
   return o + __builtin_popcount(hits);
 }
 
+SCAN_AVX512 UNDERGO_INLINE __mmask8 InRange8(__mmask8 lanes, __m512i v, const Avx512Target& t) {
+  return _mm512_mask_cmplt_epu64_mask(lanes, _mm512_sub_epi64(v, t.base), t.size);
+}
+
 // A line and its unaligned words; lanes outside the masks do not exist.
 SCAN_AVX512 UNDERGO_INLINE uint64_t* Scan8(__m512i w, __m512i unaligned, __mmask8 lanes,
                                            __mmask8 unaligned_lanes, const Avx512Target& t,
                                            uint64_t* o) {
   __m512i plain = _mm512_and_si512(w, t.address_mask);
   __m512i demangled = _mm512_xor_si512(_mm512_ror_epi64(w, kMangleBits), t.guard);
-  __mmask8 is_plain = _mm512_mask_cmplt_epu64_mask(lanes, _mm512_sub_epi64(plain, t.base), t.size);
-  __mmask8 is_mangled =
-      _mm512_mask_cmplt_epu64_mask(lanes, _mm512_sub_epi64(demangled, t.base), t.size);
-  __mmask8 is_unaligned =
-      _mm512_mask_cmplt_epu64_mask(unaligned_lanes, _mm512_sub_epi64(unaligned, t.base), t.size);
-  o = Emit8(plain, is_plain, o);
+  __mmask8 is_mangled = InRange8(lanes, demangled, t);
+  __mmask8 is_unaligned = InRange8(unaligned_lanes, unaligned, t);
+  o = Emit8(plain, InRange8(lanes, plain, t), o);
   if (UNDERGO_UNLIKELY(!_kortestz_mask8_u8(is_mangled, is_unaligned))) {
-    o = Emit8(demangled, is_mangled, o);
-    o = Emit8(unaligned, is_unaligned, o);
+    // Keeps the compiler from moving the counting of hits before the branch.
+    asm volatile("" : "+Yk"(is_mangled), "+Yk"(is_unaligned));
+    o = Emit8(unaligned, is_unaligned, Emit8(demangled, is_mangled, o));
   }
   return o;
+}
+
+SCAN_AVX512 UNDERGO_INLINE __m512i Unaligned8(__m512i line, __m512i next) {
+  return _mm512_alignr_epi32(next, line, 1);
+}
+
+SCAN_AVX512 UNDERGO_INLINE __mmask8 Lanes8(size_t n) {
+  return static_cast<__mmask8>(_bzhi_u32(0xff, static_cast<uint32_t>(n)));
 }
 
 }  // namespace
@@ -225,18 +235,26 @@ SCAN_AVX512 size_t ScanAvx512(const uint64_t* words, size_t count, const ScanTar
                           _mm512_set1_epi64(static_cast<int64_t>(target.guard)),
                           _mm512_set1_epi64(kAddressMask)};
   uint64_t* o = out;
-  auto first = static_cast<__mmask8>((1u << (count < 8 ? count : 8)) - 1);
-  __m512i line = _mm512_maskz_loadu_epi64(first, words);
-  for (; count > 8; count -= 8) {
-    words += 8;
-    auto lanes = static_cast<__mmask8>((1u << (count < 16 ? count - 8 : 8)) - 1);
-    __m512i next = _mm512_maskz_loadu_epi64(lanes, words);
-    o = Scan8(line, _mm512_alignr_epi32(next, line, 1), 0xff, 0xff, t, o);
-    line = next;
+  __m512i line;
+  if (count > 8) {
+    line = _mm512_loadu_si512(words);
+    for (; count >= 16; count -= 8) {
+      words += 8;
+      __m512i next = _mm512_loadu_si512(words);
+      o = Scan8(line, Unaligned8(line, next), 0xff, 0xff, t, o);
+      line = next;
+    }
+    if (count > 8) {
+      count -= 8;
+      __m512i next = _mm512_maskz_loadu_epi64(Lanes8(count), words + 8);
+      o = Scan8(line, Unaligned8(line, next), 0xff, 0xff, t, o);
+      line = next;
+    }
+  } else {
+    line = _mm512_maskz_loadu_epi64(Lanes8(count), words);
   }
-  auto lanes = static_cast<__mmask8>((1u << count) - 1);
-  __m512i unaligned = _mm512_alignr_epi32(_mm512_setzero_si512(), line, 1);
-  o = Scan8(line, unaligned, lanes, static_cast<__mmask8>(lanes >> 1), t, o);
+  __m512i unaligned = Unaligned8(line, _mm512_setzero_si512());
+  o = Scan8(line, unaligned, Lanes8(count), Lanes8(count - 1), t, o);
   return static_cast<size_t>(o - out);
 }
 
