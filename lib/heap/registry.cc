@@ -46,7 +46,7 @@ MCache* NewMCacheLocked() {
 void LeaveFork() {
   CompilerFence();
   thread_words.in_mheap--;
-  thread_words.busy--;
+  EndBusy();
 }
 
 }  // namespace

@@ -10,15 +10,30 @@ namespace undergo::heap {
 struct MCache;
 
 // Per-thread words. `busy` counts entries into slow paths: a signal handler that finds it set must
-// not touch the mcache. `exited` says that the thread gave its mcache back for good. `in_mheap`
-// says that it may hold the page heap's lock.
+// not touch the mcache. `exited` says that the thread gave its mcache back for good. `stop_pending`
+// says that the world waits for the end of the outermost BusyScope; the thread itself sets it, in
+// the handler of the stop signal.
 struct ThreadWords {
   MCache* mcache;
   uint32_t busy;
   uint32_t exited;
   uint32_t in_mheap;  // the thread may hold the page heap's lock
+  uint32_t stop_pending;
+  void* record;  // world/'s record of the thread (world/record.h), null until it has one
 };
 extern UNDERGO_TLS ThreadWords thread_words;
+
+// Called when `busy` falls to 0 while `stop_pending` is set. Set by world/ before it ever sets
+// that.
+using BusyEndHook = void (*)();
+extern constinit BusyEndHook on_busy_end;
+
+inline void EndBusy() {
+  CompilerFence();
+  thread_words.busy--;
+  CompilerFence();  // the stop signal sees either busy or this end of it
+  if (UNDERGO_UNLIKELY(thread_words.stop_pending != 0) && thread_words.busy == 0) on_busy_end();
+}
 
 class BusyScope {
  public:
@@ -26,10 +41,7 @@ class BusyScope {
     thread_words.busy++;
     CompilerFence();
   }
-  ~BusyScope() {
-    CompilerFence();
-    thread_words.busy--;
-  }
+  ~BusyScope() { EndBusy(); }
   BusyScope(const BusyScope&) = delete;
   BusyScope& operator=(const BusyScope&) = delete;
 };

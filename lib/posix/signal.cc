@@ -17,14 +17,9 @@
 
 #include "base/atomic.h"
 #include "base/compiler.h"
+#include "heap/restart.h"
 #include "plat/real.h"
 #include "posix/posix.h"
-
-// Bounds of the section, made by the linker: pairs of self-relative offsets.
-extern "C" {
-extern const int32_t __start_undergo_restart[] __attribute__((weak, visibility("hidden")));
-extern const int32_t __stop_undergo_restart[] __attribute__((weak, visibility("hidden")));
-}
 
 namespace undergo::posix {
 
@@ -38,20 +33,10 @@ constexpr int kSignals = 65;
 constinit uint64_t handlers[kSignals] = {};
 constexpr uint64_t kSiginfoBit = uint64_t{1} << 63;
 
-void RewindInterruptedMalloc(ucontext_t* context) {
-  auto ip = static_cast<Addr>(context->uc_mcontext.gregs[REG_RIP]);
-  for (const int32_t* p = __start_undergo_restart; p < __stop_undergo_restart; p += 2) {
-    Addr start = reinterpret_cast<Addr>(p) + static_cast<Addr>(static_cast<intptr_t>(p[0]));
-    Addr end = reinterpret_cast<Addr>(p + 1) + static_cast<Addr>(static_cast<intptr_t>(p[1]));
-    if (ip > start && ip < end) {
-      context->uc_mcontext.gregs[REG_RIP] = static_cast<greg_t>(start);
-      return;
-    }
-  }
-}
-
 void Trampoline(int sig, siginfo_t* info, void* context) {
-  RewindInterruptedMalloc(static_cast<ucontext_t*>(context));
+  auto* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  registers[REG_RIP] =
+      static_cast<greg_t>(heap::RestartPoint(static_cast<Addr>(registers[REG_RIP])));
   auto handler = reinterpret_cast<Handler>(LoadAcquire(&handlers[sig]) & ~kSiginfoBit);
   return handler(sig, info, context);
 }
