@@ -91,8 +91,9 @@ void Check(const Kernel& k, const uint64_t* words, size_t count, const ScanTarge
 const ScanTarget kTargets[] = {
     {0x7d1234200000, size_t{1} << 40, 0x9e3779b97f4a7c15},  // not aligned to its size
     {0x00c000000000, 64 << 20, 0xf39cc0605cedc834},
-    {0x100000000, 0x1000, 0x100000800},  // a guard inside: a zero word demangles into the heap
-    {0x7ffffffff000, 0x1000, 0},         // up to the end of user space
+    {0x100000000, 0x1000, 0x100000800},     // a guard inside: a zero word demangles into the heap
+    {0x7ffffffff000, 0x1000, 0},            // up to the end of user space
+    {0x10000, 1 << 20, 0x123456789abcdef},  // half a word looks like an address
 };
 
 // Fills the block with words of all kinds; `density` of 16 are made to be found.
@@ -141,7 +142,7 @@ Test(scan, long_blocks) {
   std::mt19937_64 random(2);
   Fenced memory;
   for (int round = 0; round < 200; round++) {
-    const ScanTarget& t = kTargets[round % 4];
+    const ScanTarget& t = kTargets[round % 5];
     size_t count = 130 + random() % 1500;
     uint64_t* words = memory.EndLess(count);
     Fill(words, count, t, static_cast<unsigned>(random() % 17), random);
@@ -197,6 +198,9 @@ Test(scan, choice) {
   // The compiler's own idea of the processor.
   __builtin_cpu_init();
   cr_expect(HasAvx2() == (__builtin_cpu_supports("avx2") != 0));
+  cr_expect(HasAvx512() ==
+            (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")));
 }
 
 Test(scan, bytewise) {
