@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 
+#include "plat/own_ranges.h"
 #include "plat/syscall.h"
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -25,7 +26,9 @@ bool Injected() { return vm_failure_hook != nullptr && vm_failure_hook(); }
 void* Map(Addr at, size_t size, int prot, int flags) {
   if (Injected()) return nullptr;
   long r = Syscall(__NR_mmap, at, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-  return IsError(r) ? nullptr : reinterpret_cast<void*>(r);
+  if (IsError(r)) return nullptr;
+  AddOwnRange(static_cast<Addr>(r), size);
+  return reinterpret_cast<void*>(r);
 }
 
 }  // namespace
@@ -49,7 +52,10 @@ bool MapAt(Addr at, size_t size) {
 
 void* MapPages(size_t size) { return Map(0, size, PROT_READ | PROT_WRITE, 0); }
 
-void Unmap(Addr at, size_t size) { Syscall(__NR_munmap, at, size); }
+void Unmap(Addr at, size_t size) {
+  RemoveOwnRange(at, size);  // first: the program may map something there at once
+  Syscall(__NR_munmap, at, size);
+}
 
 bool Discard(Addr at, size_t size) {
   return !IsError(Syscall(__NR_madvise, at, size, MADV_DONTNEED));
