@@ -8,9 +8,9 @@
 
 namespace undergo::gc {
 
-// Time that is to be counted goes in by AddAssist and AddIdle from any thread, Limiting() is for
-// any thread too. Of the rest, Update may be called by several threads at once (one of them works),
-// the others only with the world stopped.
+// Any thread may call the functions that are const, Update and Add...; the rest is for the thread
+// that stopped the world. Nothing here waits: who is stopped in the middle of an Update delays no
+// one.
 class CpuLimiter {
  public:
   // Also when the number of CPUs changes; never while marking.
@@ -20,7 +20,9 @@ class CpuLimiter {
   bool Limiting() const;
 
   void AddAssist(int64_t ns);  // marking or scavenging by allocating threads
-  void AddIdle(int64_t ns);    // CPUs without work, and idle workers: neither party's time
+  // CPUs without work, and idle workers: neither party's time. Who does not watch the CPUs knows
+  // it as wall time of all CPUs less the CPU time of the process.
+  void AddIdle(int64_t ns);
 
   bool NeedsUpdate(int64_t now) const;  // none for 10 ms
   void Update(int64_t now);
@@ -31,27 +33,24 @@ class CpuLimiter {
   void FinishTransition(int64_t now);
 
   uint64_t last_limited_cycle() const;  // 0 if there was none
-  int64_t fill() const { return fill_; }
-  int64_t capacity() const { return capacity_; }
+  int64_t fill() const;
+  int64_t capacity() const;
 
  private:
-  bool TryLock();
-  void Unlock();
-  void Drain(int64_t now);
+  int64_t TakeWindow(int64_t now);
   void Accumulate(int64_t mutator_ns, int64_t gc_ns);
-  void SetLimiting(bool on);
 
-  int64_t capacity_ = 0;  // CPU time, 1 s for each CPU
-  int64_t fill_ = 0;      // 0..capacity_
-  int64_t last_update_ = 0;
-  int64_t assist_pool_ = 0;  // atomic: since the last update
-  int64_t idle_pool_ = 0;    // atomic: since the last update
+  // All by atomic operations.
+  int64_t capacity_ = 0;     // CPU time, 1 s for each CPU
+  int64_t fill_ = 0;         // CPU time, 0..capacity_
+  int64_t last_update_ = 0;  // who moves it accounts for the time in between
+  int64_t assist_pool_ = 0;  // CPU time not yet accounted for
+  int64_t idle_pool_ = 0;    // CPU time not yet accounted for
   uint64_t cycle_ = 0;
   uint64_t last_limited_cycle_ = 0;
   int procs_ = 0;
-  uint32_t lock_ = 0;
-  bool limiting_ = false;
   bool marking_ = false;
+  bool stopped_ = false;  // in a transition
 };
 
 }  // namespace undergo::gc
