@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of world/ share about a running stop.
+#pragma once
+
+#include "world/record.h"
+
+namespace undergo::world {
+
+// Bit 0: a stop is running or the world is stopped. Bit 1: the kernel has no barrier for all
+// threads (membarrier), so that every wrapped call goes through its slow half, which has one.
+constexpr uint32_t kStopping = 1;
+constexpr uint32_t kNeedFence = 2;
+
+// Read by x86_64/blocked_call.S.
+extern "C" __attribute__((visibility("hidden"))) uint32_t undergo_world_stopping;
+
+// Waits until no stop is running. Any thread, at any place where it may wait.
+void WaitForStart();
+
+// The thread answers: its sp and frame are set. Returns when the world runs. `state` is what the
+// record's state was; false when the request was withdrawn meanwhile.
+bool AnswerStop(Record* r, uint32_t state);
+
+// signal.cc: the stop signal.
+constexpr int kStopSignal = 33;
+// Installs the handler, or again if somebody else's stands there: then true.
+bool EnsureHandler();
+// 0 or -errno.
+long SendStopSignal(Record* r);
+void PrepareSignals();
+
+// tasks.cc: what /proc/self/task says. All with records_lock held.
+// Threads of the process by its link count; negative when it cannot be read.
+long TaskCount();
+// Makes the records agree with /proc/self/task: new ones are handed to `found`, ended ones dropped.
+// False when it cannot be read or does not list the caller.
+bool ListTasks(void (*found)(Record* r));
+enum class Fate : uint8_t { kAlive, kGone, kNoUserCode };
+// What became of a thread that does not answer.
+Fate FateOf(const Record* r);
+// Whether /proc/self/task names a thread as a worker of the kernel, or as ended.
+bool HasNoUserCode(int tid);
+
+// Threads registered by RegisterWorker that plat does not know.
+uint32_t ForeignWorkerCount();
+bool IsWorker(int tid);
+
+}  // namespace undergo::world
