@@ -26,8 +26,8 @@ class DirtyTracker {
   const char* Reason() const;
 
   // Registers the range if needed and write-protects its pages; on a registered range it only
-  // protects again. False: a part of the range cannot be tracked (mapping gone, or the program
-  // registered it with a userfaultfd of its own), or tracking was lost.
+  // protects again. False: nothing is mapped there, a part of the range cannot be tracked (the
+  // program registered it with a userfaultfd of its own), or tracking was lost.
   bool Arm(Addr from, size_t size);
   // Calls f for each run of pages written since they were armed. With `rearm` these are armed again
   // in the same step. Present pages without tracking are reported always. False: tracking was lost
@@ -52,21 +52,23 @@ class DirtyTracker {
   struct FileId {
     uint64_t device = 0;
     uint64_t inode = 0;
+    bool operator==(const FileId&) const = default;
   };
   static bool IdOf(int fd, FileId* id);
   bool Fail(const char* reason);
   bool OpenUserfaultfd();
   bool OpenPagemap();
   bool DescriptorsAreOurs();
-  bool Scan(Addr from, Addr to, uint64_t flags, uint64_t inverted, uint64_t mask, RangeVisitor f,
-            void* context);
+  void CloseDescriptors();
 
-  int uffd_ = -1;     // written by Open, Close, AbandonInChild
-  int pagemap_ = -1;  // likewise
-  FileId uffd_id_;
-  FileId pagemap_id_;
-  Addr canary_ = 0;                    // one page, registered as long as uffd_ is open
-  const char* reason_ = "not opened";  // last failure; any thread
+  int uffd_ = -1;                      // these: written by Open, Close, AbandonInChild
+  int pagemap_ = -1;                   // -1: closed
+  long pid_ = 0;                       // of the process whose memory both speak about
+  FileId uffd_id_;                     //
+  FileId pagemap_id_;                  //
+  bool reopened_ = false;              // pages may carry bits of an earlier userfaultfd
+  Addr canary_ = 0;                    // a page of our own, kept for ever; 0 before the first Open
+  const char* reason_ = "not opened";  // last failure; any thread, relaxed
 };
 
 }  // namespace undergo::plat

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// PAGEMAP_SCAN in pieces.
+#include "plat/linux/page_scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include "plat/syscall.h"
+
+namespace undergo::plat {
+
+namespace {
+
+// Both as the kernel lays them out.
+struct Region {
+  uint64_t start, end, categories;
+};
+struct ScanRequest {
+  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanRequest);
+
+// Regions for each call: 6 KiB, which the small stacks of collector threads have.
+constexpr size_t kRegions = 256;
+
+}  // namespace
+
+long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
+               void (*f)(void* context, Addr from, Addr to), void* context) {
+  Region regions[kRegions];
+  ScanRequest request = {};
+  request.size = sizeof request;
+  request.flags = what.flags;
+  request.vec = reinterpret_cast<uint64_t>(&regions[0]);
+  request.vec_len = kRegions;
+  request.category_inverted = what.without;
+  request.category_mask = what.all;
+  request.category_anyof_mask = what.any;
+  // One category for all that is returned lets the kernel join neighbours.
+  request.return_mask = kPageWpAllowed;
+  Addr run_from = 0, run_to = 0;  // joined over the ends of the pieces
+  long result = 0;
+  while (from < to) {
+    request.start = from;
+    request.end = to;
+    result = Syscall(__NR_ioctl, pagemap, kPagemapScan, &request);
+    if (IsError(result)) break;
+    for (long i = 0; i < result; ++i) {
+      if (regions[i].start == run_to) {
+        run_to = regions[i].end;
+        continue;
+      }
+      if (run_from != run_to && f != nullptr) f(context, run_from, run_to);
+      run_from = regions[i].start;
+      run_to = regions[i].end;
+    }
+    // Pages of 1 GiB cannot be protected: there the kernel says that it came to their start.
+    if (request.walk_end <= from) {
+      result = -EIO;
+      break;
+    }
+    from = request.walk_end;
+  }
+  if (run_from != run_to && f != nullptr) f(context, run_from, run_to);
+  return IsError(result) ? result : 0;
+}
+
+long OpenPagemapFile() {
+  return Syscall(__NR_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+}
+
+}  // namespace undergo::plat
