@@ -31,8 +31,6 @@ struct Layout {
 
 constinit Layout layout;
 
-constexpr size_t kMarkStride = kMarkPlanes * kMaxWords * sizeof(uint64_t);
-
 // Unreserved operation begins here: far below the kernel's own placements and above the shadow
 // memory of sanitizers. A few tries with a stride find room even when somebody was here before.
 constexpr Addr kUnreservedBase = Addr{0x2000} << 32;
@@ -56,6 +54,7 @@ void PlaceTables(Addr at, uint32_t slices) {
     at += TableBytes(*t, slices);
   }
   arena.spans = layout.spans.base;
+  arena.marks = layout.marks.base;
 }
 
 void SetRegions(uint32_t capacity, uint32_t lower_limit) {
@@ -109,6 +108,7 @@ bool CommitTable(Table& t, int region, uint32_t to) {
 bool CommitAll(int region, uint32_t from, uint32_t to) {
   // Tables first: an address inside the range always has a readable header.
   return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
+         CommitTable(layout.marks, region, to) &&
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
@@ -185,14 +185,6 @@ void SetSpanSlices(Span* s, uint32_t slices) {
   uint32_t first = SliceOfSpan(s);
   for (uint32_t i = 0; i < slices; ++i) StoreRelaxed(BackOf(first + i), i);
   s->slices = slices;
-}
-
-uint64_t* MarkBits(const Span* s, uint32_t plane) {
-  uint32_t slice = SliceOfSpan(s);
-  int region = slice >= layout.begin[1] ? 1 : 0;
-  if (!CommitTable(layout.marks, region, slice + 1)) return nullptr;
-  return reinterpret_cast<uint64_t*>(layout.marks.base + size_t{slice} * kMarkStride) +
-         size_t{plane} * kMaxWords;
 }
 
 }  // namespace undergo::heap

@@ -15,13 +15,18 @@ namespace undergo::heap {
 
 inline constexpr uint32_t kMaxSlices = 1u << 24;  // of 64 KiB: 1 TiB
 inline constexpr uint32_t kNoSlice = ~0u;
-inline constexpr uint32_t kMarkPlanes = 2;  // marked, and scanned by the span-queue marker
+
+// Planes of bits by slot number, for the collector (heap/sweep.h says what they mean).
+enum class Plane : uint32_t { kMarked, kCondemned, kReclaimed };
+inline constexpr uint32_t kMarkPlanes = 3;
+inline constexpr size_t kMarkStride = kMarkPlanes * kMaxWords * sizeof(uint64_t);
 
 // Read by every malloc and free; written only while growing, under the mheap lock.
 struct ArenaRange {
   Addr base = 0;    // first byte of slice 0; 0 before the first allocation
   size_t size = 0;  // addresses base .. base+size-1 have readable span headers
   Addr spans = 0;   // span header of slice 0
+  Addr marks = 0;   // planes of slice 0
 };
 extern constinit ArenaRange arena;
 
@@ -63,8 +68,10 @@ bool ArenaIsUnreserved();
 // then on only the lower region grows. Mheap lock held.
 void ArenaReleaseReservationLocked();
 
-// Mark bits of a span, by slot, in one of the planes; null when their memory is refused.
-// Committed when first asked for; zero at first.
-uint64_t* MarkBits(const Span* s, uint32_t plane);
+// Bits of a span, by slot, in one of the planes. No memory until they are written.
+inline uint64_t* MarkBits(const Span* s, Plane plane) {
+  return reinterpret_cast<uint64_t*>(arena.marks + size_t{SliceOfSpan(s)} * kMarkStride) +
+         static_cast<uint32_t>(plane) * kMaxWords;
+}
 
 }  // namespace undergo::heap

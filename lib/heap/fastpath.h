@@ -112,7 +112,7 @@ UNDERGO_INLINE size_t UsableSizeFast(void* p) {
   }
   uint64_t slot = product >> 32;
   bool free = (s->free_bits[slot / 64] & (uint64_t{1} << (slot % 64))) != 0;
-  return UNDERGO_UNLIKELY(free) ? 0 : s->slot_size;
+  return UNDERGO_UNLIKELY(free) ? 0 : s->usable;
 }
 
 UNDERGO_INLINE void Free(void* p) {

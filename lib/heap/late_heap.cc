@@ -6,6 +6,7 @@
 #include "heap/heap_stats.h"
 #include "heap/mcache.h"
 #include "heap/mheap.h"
+#include "heap/sweep.h"
 
 namespace undergo::heap {
 
@@ -15,11 +16,15 @@ namespace {
 constinit Span* late_spans[kNumClasses] = {};
 
 void* TakeSlot(Span* s) {
+  // Never waits: the interrupted code of this very thread may be the sweeper.
+  if (NeedsSweep(s) && !SweepSpan(s).swept && NeedsSweep(s)) return nullptr;
   for (uint32_t w = 0; w < s->words(); ++w) {
     uint64_t bits = LoadRelaxed(&s->remote_bits[w]);
     while (bits != 0) {
       uint64_t bit = bits & -bits;
       // Pairs with the free that set the bit: its writes to the slot are over.
+      bool cleared;
+      if (gc_heap.enabled) FetchAddRelaxed(&gc_heap.live_bytes, GcTakeSlots(s, w, bit, &cleared));
       uint64_t found = FetchAndAcqRel(&s->remote_bits[w], ~bit);
       if (found & bit) {
         return reinterpret_cast<void*>(SpanAddr(s) +
@@ -42,11 +47,13 @@ Span* NewLateSpan(uint32_t cls, bool reentrant) {
   s->slot_size = c.size;
   s->slots = c.slots;
   s->cls = static_cast<uint8_t>(cls);
+  s->usable = UsableOf(cls);
   StoreRelaxed(&s->pending, 1u);  // never pushed to a ready stack
   for (uint32_t w = 0; w < s->words(); ++w) {
     s->free_bits[w] = 0;
     s->remote_bits[w] = s->ValidBits(w);
   }
+  GcNewSpan(s);
   StoreRelease(&s->state, SpanState::kLate);  // pairs: FindSpan
   return s;
 }
@@ -54,6 +61,7 @@ Span* NewLateSpan(uint32_t cls, bool reentrant) {
 }  // namespace
 
 void* LateMalloc(uint32_t cls, bool reentrant, bool* zeroed) {
+  BusyScope busy;
   *zeroed = false;
   CountLate(cls);
   for (Span* s = LoadAcquire(&late_spans[cls]); s != nullptr; s = s->next) {  // pairs: CAS below

@@ -11,6 +11,7 @@
 #include "heap/late_heap.h"
 #include "heap/mheap.h"
 #include "heap/registry.h"
+#include "heap/sweep.h"
 #include "heap/walk.h"
 
 namespace undergo::heap {
@@ -20,6 +21,20 @@ namespace {
 UNDERGO_COLD void* NoMemory() {
   errno = ENOMEM;
   return nullptr;
+}
+
+// Lets the collector know how the heap grows: it may start a cycle, or ask for help. The caller
+// holds the new object on its stack, so that it is found.
+UNDERGO_COLD void TellCollector() {
+  MCache* mc = thread_words.mcache;
+  size_t bytes = mc->gc_news;
+  FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{mc->gc_small});
+  mc->gc_small = mc->gc_news = 0;
+  if (on_allocation != nullptr) on_allocation(bytes);
+}
+void MayTellCollector() {
+  MCache* mc = thread_words.mcache;
+  if (UNDERGO_UNLIKELY(mc->gc_news >= kAllocationBatch) && thread_words.busy == 0) TellCollector();
 }
 
 // A slot of a small class by the slow path; *zeroed: its memory reads as zero.
@@ -42,13 +57,28 @@ void* SmallSlow(uint32_t cls, bool* zeroed) {
 
 void* AllocSlow(size_t size, bool want_zero) {
   bool zeroed = false;
-  if (size > kMaxSmallSize) {
-    void* p = size > kMaxRequest ? nullptr : MallocLarge(size, 1, want_zero);
-    return p != nullptr ? p : NoMemory();
+  uint32_t cls = size <= kMaxSmallSize ? ClassOf(size) : kLargeClass;
+  void* p;
+  if (cls == kLargeClass) {
+    p = size > kMaxRequest ? nullptr : MallocLarge(size, 1, want_zero);
+    zeroed = true;
+  } else {
+    p = SmallSlow(cls, &zeroed);
   }
-  void* p = SmallSlow(ClassOf(size), &zeroed);
   if (p == nullptr) return NoMemory();
+  MayTellCollector();
   return want_zero && !zeroed ? __builtin_memset(p, 0, size) : p;
+}
+
+// A slot of exactly this class.
+void* MallocClass(uint32_t cls) {
+  TakenSlot t = TakeLowestBit<false>(&thread_words.mcache->cursors[cls]);
+  if (t.bits != 0) return SlotAddress(t);
+  bool zeroed;
+  void* p = SmallSlow(cls, &zeroed);
+  if (p == nullptr) return NoMemory();
+  MayTellCollector();
+  return p;
 }
 
 }  // namespace
@@ -64,8 +94,8 @@ void* MallocAligned(size_t align, size_t size) {
   // two up to that which divides the slot size. Powers of two are classes: the search is short.
   if (size <= kMaxSmallSize && align <= kMaxSmallSize) {
     size_t need = Max(size, align);
-    for (uint32_t cls = ClassOf(need); cls < kNumClasses; ++cls) {
-      if ((kClasses[cls].size & (align - 1)) == 0) return Malloc(kClasses[cls].size);
+    for (uint32_t cls = ClassOf(need - Slack()); cls < kNumClasses; ++cls) {
+      if ((kClasses[cls].size & (align - 1)) == 0 && UsableOf(cls) >= size) return MallocClass(cls);
     }
   }
   size_t slices = AlignUp(align, kSliceSize) / kSliceSize;
@@ -75,13 +105,16 @@ void* MallocAligned(size_t align, size_t size) {
 }
 
 size_t GoodSize(size_t size) {
-  return size <= kMaxSmallSize ? kClasses[ClassOf(size)].size : AlignUp(size, kOsPageSize);
+  uint32_t cls = size <= kMaxSmallSize ? ClassOf(size) : kLargeClass;
+  return cls != kLargeClass ? UsableOf(cls) : AlignUp(size, kOsPageSize);
 }
 
 size_t UsableSize(void* p, void* caller, const char* function) {
   Object o;
   if (FindObject(reinterpret_cast<Addr>(p), &o)) {
-    if (o.base == reinterpret_cast<Addr>(p) && o.allocated) return o.size;
+    if (o.base == reinterpret_cast<Addr>(p) && o.allocated) {
+      return o.span->state == SpanState::kLarge ? o.size : o.span->usable;
+    }
     ReportBadFree(o.allocated ? BadFree::kInterior : BadFree::kFreed, p, function, caller);
     return 0;
   }
@@ -107,7 +140,7 @@ size_t SizeOfObject(void* p, Span** span) {
   uint32_t slot = offset / s->slot_size;
   if (offset != slot * s->slot_size || slot >= s->slots) return 0;
   uint64_t free = LoadRelaxed(&s->free_bits[slot / 64]) | LoadRelaxed(&s->remote_bits[slot / 64]);
-  return ((free >> (slot % 64)) & 1) == 0 ? s->slot_size : 0;
+  return ((free >> (slot % 64)) & 1) == 0 ? s->usable : 0;
 }
 
 }  // namespace

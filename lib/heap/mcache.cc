@@ -31,6 +31,7 @@
 #include "heap/mcentral.h"
 #include "heap/mheap.h"
 #include "heap/registry.h"
+#include "heap/sweep.h"
 
 namespace undergo::heap {
 
@@ -54,6 +55,7 @@ void Prefetch(Addr base, size_t size, uint64_t bits) {
 
 // Takes free bits of the span into the cursor, starting with the word it took last.
 bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
+  EnsureSwept(s);
   const SizeClass& k = kClasses[s->cls];
   uint32_t w = s->word != kNoWord ? s->word : 0;
   uint32_t words = k.words;
@@ -65,7 +67,14 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
     asm volatile("andq %1, %0" : "+m"(s->free_bits[w]) : "r"(~bits) : "cc");
     s->word = static_cast<uint16_t>(w);
     uint32_t first = w * 64 + LowestBit(bits);
-    c->owner = reinterpret_cast<uint64_t>(s) | (first >= s->fresh_slot ? Cursor::kZeroed : 0);
+    bool zeroed = first >= s->fresh_slot, cleared;
+    if (gc_heap.enabled) {
+      size_t bytes = GcTakeSlots(s, w, bits, &cleared);
+      mc->gc_small += bytes;
+      mc->gc_news += bytes;
+      zeroed |= cleared;
+    }
+    c->owner = reinterpret_cast<uint64_t>(s) | (zeroed ? Cursor::kZeroed : 0);
     uint32_t end = w * 64 + HighestBit(bits) + 1;
     if (end > s->fresh_slot) s->fresh_slot = static_cast<uint16_t>(end);
     c->base = SpanAddr(s) + size_t{w} * 64 * k.size;
@@ -102,6 +111,8 @@ bool ReleaseLocked(MCache* mc, Span* s, bool keep_spare) {
     s->countdown = 0;
     return false;
   }
+  EnsureSwept(s);
+  GcForgetSpan(s);
   StoreRelaxed(&s->owner, static_cast<MCache*>(nullptr));
   StoreRelaxed(&s->state, SpanState::kFree);
   if (keep_spare && s->slices == 1 && mc->spare_count < kSpareSlices) {
@@ -185,6 +196,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
   s->slot_size = k.size;
   s->slots = k.slots;
   s->cls = static_cast<uint8_t>(cls);
+  s->usable = UsableOf(cls);
   s->fresh_slot = zeroed ? 0 : k.slots;
   s->word = kNoWord;
   // One bit past the slots is set for ever: free() of the unused tail's start fails its bit test.
@@ -193,6 +205,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
     s->free_bits[w] = ~uint64_t{0};
     s->remote_bits[w] = 0;
   }
+  GcNewSpan(s);
   StoreRelaxed(&s->owner, mc);
   StoreRelease(&s->state, SpanState::kFull);  // pairs: FindSpan
   return s;
@@ -257,6 +270,7 @@ uint32_t CountFree(const Span* s) {
 }
 
 uint32_t HarvestRemote(Span* s) {
+  EnsureSwept(s);
   uint32_t n = 0;
   for (uint32_t w = 0; w < s->words(); ++w) {
     if (LoadRelaxed(&s->remote_bits[w]) == 0) continue;
@@ -264,7 +278,7 @@ uint32_t HarvestRemote(Span* s) {
     uint64_t twice = bits & s->free_bits[w];
     if (UNDERGO_UNLIKELY(twice != 0)) {
       // The collector may free what the program frees at the same time.
-      if (LoadAcquire(&s->sweepgen) != 0) {  // pairs: SweepSpan
+      if ((s->gc_flags & kHasReclaimed) != 0) {
         s->free_bits[w] |= bits;
         n += CountBits(bits & ~twice);
         continue;

@@ -29,7 +29,7 @@ static_assert(sizeof(Cursor) == 32);
 inline constexpr uint32_t kSpareSlices = 4;
 
 struct alignas(64) MCache {
-  Cursor cursors[kNumClasses];
+  Cursor cursors[kNumClasses + 1];  // the last one is always empty: kLargeClass
   Span* partial[kNumClasses];  // circular lists of kPartial spans, newest first: their slots are
                                // cached
   uint64_t handed_out[kNumClasses];  // slots loaded into cursors so far, less those flushed back
@@ -42,6 +42,8 @@ struct alignas(64) MCache {
   bool idle;                  // lock; no thread holds this mcache
   uint32_t spare_count;       // lock
   Span* spare[kSpareSlices];  // lock; empty one-slice spans for the next class that needs one
+  size_t gc_small;            // owner; bytes in small slots that gc_heap.live_bytes lacks
+  size_t gc_news;             // owner; bytes that the collector has not been told of
   uint32_t tick;              // owner; refills until the next Tick of the page heap
   uint64_t slow_refills;      // owner; refills that needed another span
   MCache* all_next;           // every mcache ever made; set once, before it is published

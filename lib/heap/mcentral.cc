@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "heap/mcache.h"
 #include "heap/mheap.h"
+#include "heap/sweep.h"
 
 namespace undergo::heap {
 
@@ -22,6 +23,7 @@ bool AllFree(Span* s) {
 }
 
 void Release(Span* s) {
+  GcForgetSpan(s);
   StoreRelaxed(&s->state, SpanState::kFree);
   mheap.FreeSpan(s);
 }

@@ -69,11 +69,12 @@ constexpr std::array<SizeClass, kNumClasses> MakeClasses() {
   return t;
 }
 
-constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> MakeSizeToClass() {
-  std::array<uint8_t, kMaxSmallSize / kGranule + 1> t{};
+// One entry more than there are small sizes: with the slack byte the largest of them is large.
+constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 2> MakeSizeToClass() {
+  std::array<uint8_t, kMaxSmallSize / kGranule + 2> t{};
   uint32_t cls = 0;
   for (size_t i = 0; i < t.size(); ++i) {
-    if (i * kGranule > ClassSize(cls)) ++cls;
+    if (i * kGranule > (cls < kNumClasses ? ClassSize(cls) : ~size_t{0})) ++cls;
     t[i] = static_cast<uint8_t>(cls);
   }
   return t;
@@ -82,13 +83,28 @@ constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> MakeSizeToClass() {
 }  // namespace internal
 
 inline constexpr std::array<SizeClass, kNumClasses> kClasses = internal::MakeClasses();
-inline constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 1> kSizeToClass =
+inline constexpr std::array<uint8_t, kMaxSmallSize / kGranule + 2> kSizeToClass =
     internal::MakeSizeToClass();
 
 static_assert(kClasses[kNumClasses - 1].size == kMaxSmallSize);
 static_assert(kClasses[63].size == kMaxOneSliceSize && kClasses[0].slots == kMaxSlots);
 
-// For size <= kMaxSmallSize; zero gets the smallest class.
-inline uint32_t ClassOf(size_t size) { return kSizeToClass[(size + kGranule - 1) / kGranule]; }
+// With the collector each small object has a byte more than was asked for, so that a pointer to its
+// end (an empty range, an end iterator) does not belong to its neighbour. Slots that are multiples
+// of pages are exempt, for page-aligned objects that fill theirs. What ClassOf adds before it
+// rounds down: kGranule - 1 without the slack byte. Set at start, before there are threads; what
+// the loader allocated before has no such byte.
+extern constinit size_t size_rounding;
+inline size_t Slack() { return size_rounding - (kGranule - 1); }
+
+// For size <= kMaxSmallSize; zero gets the smallest class. kLargeClass when nothing is left for the
+// slack byte.
+inline uint32_t ClassOf(size_t size) { return kSizeToClass[(size + size_rounding) / kGranule]; }
+
+// Bytes of a slot that the program may use.
+inline uint32_t UsableOf(uint32_t cls) {
+  uint32_t size = kClasses[cls].size;
+  return size % kOsPageSize == 0 ? size : size - static_cast<uint32_t>(Slack());
+}
 
 }  // namespace undergo::heap

@@ -47,12 +47,17 @@ struct alignas(64) Span {
   Span* next;           // partial list of the owner, or mcentral's
   Span* prev;
   size_t large_bytes;  // usable bytes of a large object
+  uint32_t usable;     // bytes of a slot that the program may use
 
   // Line 1: shared.
   alignas(64) uint32_t pending;  // 1: linked, or about to be, in a ready stack; pairs: MarkReady
   uint32_t sweepgen;             // sweep generation: the heap's when swept, older when not
   Span* ready_next;              // link in a ready stack; written by who set `pending`
   uint32_t large_state;          // kLargeLive or kLargeFreed; exchanged by free to find doubles
+  // Collector (heap/sweep.h); written by who sweeps the span, read by its owner.
+  uint32_t gc_flags;        // which of the planes have bits
+  uint32_t probation_ms;    // clock at the last condemnation
+  uint64_t probation_hash;  // of the contents of the condemned objects
 
   alignas(64) uint64_t free_bits[kMaxWords];
   uint64_t remote_bits[kMaxWords];

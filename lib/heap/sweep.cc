@@ -1,37 +1,324 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sweep by bit algebra.
+// Sweep by bit algebra, probation, and what slots go through on their way to the program.
 //
-// A sweep touches no object memory. For each word, garbage = valid & ~free & ~remote & ~cursor &
+// A sweep touches no live object. For each word, garbage = valid & ~free & ~remote & ~cursor &
 // ~marked, and one atomic OR of it into the remote bits frees up to 64 objects: the sweeper is
-// just another thread that frees, and the owner takes the slots in with its next harvest.
-// A program's own free that races with the OR sets the same bit, which is harmless. A span that was
-// ever swept therefore reports no late double free (HarvestRemote).
+// just another thread that frees, and the owner takes the slots in with its next harvest. While a
+// span is unswept nobody takes slots or harvests in it (EnsureSwept), so the bits that the sweeper
+// reads change in one way only: the program frees. That such an object is garbage as well cannot
+// be, unless its pointer was hidden; the two frees set the same bit.
+//
+// Probation: a conservative collector in somebody else's program must notice its own mistakes.
+// Garbage is first condemned: it keeps its slot and contents for one more cycle and ten seconds. A
+// condemned object that is freed by the program, that changes, or that is reachable again had a
+// pointer that the marker cannot see; objects of its size class are then never reclaimed again.
+// Contents are compared by one hash for all condemned objects of a span. Probation costs memory,
+// so it has a budget for each cycle; what exceeds it is reclaimed at once.
+//
+// Rejected: clearing reclaimed slots while sweeping (it dirties pages and loads them into the wrong
+// cache; the next owner is about to write them anyway), a hash for each object (a table as large as
+// the marks), probation by span age lists (order between spans does not matter).
 #include "heap/sweep.h"
 
-#include "heap/arena.h"
+#include "base/assert.h"
+#include "heap/large.h"
 #include "heap/mcache.h"
 #include "heap/walk.h"
+#include "plat/syscall.h"
 
 namespace undergo::heap {
 
 constinit uint32_t heap_sweepgen = 2;
+constinit GcHeap gc_heap;
+constinit SweepCounts sweep_counts = {};
+constinit ViolationHook on_violation = nullptr;
+constinit AllocationHook on_allocation = nullptr;
+constinit size_t size_rounding = kGranule - 1;
 
-SweepResult SweepSpan(Span* s, uint32_t plane) {
-  uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
-  uint32_t seen = LoadRelaxed(&s->sweepgen);
-  if (seen == goal || seen == goal - 1 || s->state == SpanState::kLarge) return {false, 0};
-  if (!CasAcqRel(&s->sweepgen, &seen, goal - 1)) return {false, 0};  // pairs: other sweepers
-  const uint64_t* marks = MarkBits(s, plane);
-  uint32_t slots = 0;
-  for (uint32_t w = 0; marks != nullptr && w < s->words(); ++w) {
-    uint64_t garbage = AllocatedBits(s, w) & ~LoadRelaxed(&marks[w]);
-    if (garbage == 0) continue;
-    FetchOrAcqRel(&s->remote_bits[w], garbage);  // pairs: HarvestRemote
-    slots += CountBits(garbage);
+namespace {
+
+constexpr uint8_t kPoison = 0xdb;
+constexpr uint8_t kClobber = 0xde;
+
+Addr SlotAddr(const Span* s, uint32_t w, uint64_t bit) {
+  return SpanAddr(s) + (size_t{w} * 64 + LowestBit(bit)) * s->slot_size;
+}
+
+uint64_t HashObject(Addr a, size_t size, uint64_t hash) {
+  auto* words = reinterpret_cast<const uint64_t*>(a);
+  for (size_t i = 0; i < size / 8; ++i) {
+    hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15;
+    hash ^= hash >> 29;
   }
-  StoreRelease(&s->sweepgen, goal);  // pairs: load above
+  return hash;
+}
+
+uint64_t HashCondemned(const Span* s) {
+  const uint64_t* condemned = MarkBits(s, Plane::kCondemned);
+  uint64_t hash = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    for (uint64_t bits = condemned[w]; bits != 0; bits &= bits - 1) {
+      hash = HashObject(SlotAddr(s, w, bits), s->slot_size, hash);
+    }
+  }
+  return hash;
+}
+
+void ZeroPlane(Span* s, Plane plane, uint32_t flag) {
+  if ((s->gc_flags & flag) != 0) return;
+  __builtin_memset(MarkBits(s, plane), 0, s->words() * sizeof(uint64_t));
+  s->gc_flags |= flag;
+}
+
+void Violation(const char* what, Span* s, uint32_t w, uint64_t bits) {
+  FetchAddRelaxed(&sweep_counts.hidden_frees, uint64_t{CountBits(bits)});
+  StoreRelaxed(&gc_heap.spared[s->cls], 1u);
+  if (on_violation != nullptr) on_violation(what, SlotAddr(s, w, bits), s->slot_size);
+}
+
+void CountCondemned(const Span* s, int64_t objects) {
+  FetchAddRelaxed(&sweep_counts.condemned_objects, static_cast<uint64_t>(objects));
+  FetchAddRelaxed(&sweep_counts.condemned_bytes, static_cast<uint64_t>(objects * s->slot_size));
+}
+
+// What happens to the garbage of one span.
+struct Verdict {
+  bool release_old;    // what is on probation may go
+  bool condemn_fresh;  // new garbage goes on probation; else it goes at once
+};
+
+bool TakeBudget(size_t bytes) {
+  auto n = static_cast<int64_t>(bytes);
+  if (FetchAddRelaxed(&gc_heap.probation_left, -n) >= n) return true;
+  FetchAddRelaxed(&gc_heap.probation_left, n);
+  return false;
+}
+
+// The program wrote to a condemned object: all of the span come back.
+void ResurrectChanged(Span* s) {
+  uint64_t* condemned = MarkBits(s, Plane::kCondemned);
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    uint64_t bits = condemned[w];
+    if (bits == 0) continue;
+    Violation("was written to", s, w, bits);
+    marks[w] |= bits;
+    CountCondemned(s, -static_cast<int64_t>(CountBits(bits)));
+    FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{CountBits(bits)});
+    condemned[w] = 0;
+  }
+  s->gc_flags &= ~kHasCondemned;
+}
+
+void FillSlots(Span* s, uint32_t w, uint64_t bits, uint8_t byte) {
+  for (; bits != 0; bits &= bits - 1) {
+    __builtin_memset(reinterpret_cast<void*>(SlotAddr(s, w, bits)), byte, s->slot_size);
+  }
+}
+
+void FreeSlots(Span* s, uint32_t w, uint64_t bits) {
+  ZeroPlane(s, Plane::kReclaimed, kHasReclaimed);
+  if (gc_heap.clobber) FillSlots(s, w, bits, kClobber);
+  MarkBits(s, Plane::kReclaimed)[w] |= bits;
+  FetchOrAcqRel(&s->remote_bits[w], bits);  // pairs: HarvestRemote
+  FetchAddRelaxed(&sweep_counts.reclaimed_objects, uint64_t{CountBits(bits)});
+  FetchAddRelaxed(&sweep_counts.reclaimed_bytes, uint64_t{CountBits(bits)} * s->slot_size);
+}
+
+// One word. Returns slots freed.
+uint32_t SweepWord(Span* s, uint32_t w, Verdict verdict, uint32_t* condemned_now) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  uint64_t allocated = AllocatedBits(s, w);
+  uint64_t garbage = allocated & ~LoadRelaxed(&marks[w]);
+  uint64_t keep = LoadRelaxed(&marks[w]) & (allocated | CursorBits(s, w));
+  uint64_t old = (s->gc_flags & kHasCondemned) != 0 ? MarkBits(s, Plane::kCondemned)[w] : 0;
+  if ((garbage | old) == 0) {
+    StoreRelaxed(&marks[w], keep);
+    return 0;
+  }
+  uint64_t hidden = old & ~allocated;
+  if (hidden != 0) Violation("was freed by the program", s, w, hidden);
+  uint64_t back = old & allocated & ~garbage;
+  FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{CountBits(back)});
+  FetchAddRelaxed(&sweep_counts.garbage_objects, uint64_t{CountBits(garbage)});
+  FetchAddRelaxed(&sweep_counts.garbage_bytes, uint64_t{CountBits(garbage)} * s->slot_size);
+  uint64_t doomed =
+      (verdict.release_old ? garbage & old : 0) | (verdict.condemn_fresh ? 0 : garbage & ~old);
+  uint64_t condemned = garbage & ~doomed;
+  if (condemned != 0 || old != 0) {
+    ZeroPlane(s, Plane::kCondemned, kHasCondemned);
+    MarkBits(s, Plane::kCondemned)[w] = condemned;
+    CountCondemned(s, static_cast<int64_t>(CountBits(condemned)) - CountBits(old));
+    if (gc_heap.mode == ReclaimMode::kPoison) FillSlots(s, w, condemned & ~old, kPoison);
+  }
+  *condemned_now += CountBits(condemned);
+  StoreRelaxed(&marks[w], keep | condemned);
+  if (doomed != 0) FreeSlots(s, w, doomed);
+  return CountBits(doomed);
+}
+
+Verdict Decide(Span* s) {
+  if (gc_heap.mode != ReclaimMode::kReclaim) return {false, true};
+  if (LoadRelaxed(&gc_heap.spared[s->cls]) != 0) return {false, true};
+  if (gc_heap.no_probation) return {true, false};
+  bool old = (s->gc_flags & kHasCondemned) == 0 || gc_heap.now_ms - s->probation_ms >= kProbationMs;
+  return {old, TakeBudget(size_t{s->slots} * s->slot_size)};
+}
+
+uint32_t SweepWords(Span* s) {
+  bool watched = (s->gc_flags & kHasCondemned) != 0;
+  if (watched && HashCondemned(s) != s->probation_hash) {
+    ResurrectChanged(s);
+    watched = false;
+  }
+  Verdict verdict = Decide(s);
+  uint32_t freed = 0, condemned = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) freed += SweepWord(s, w, verdict, &condemned);
+  if (condemned == 0) {
+    s->gc_flags &= ~kHasCondemned;
+    if (verdict.condemn_fresh) {
+      FetchAddRelaxed(&gc_heap.probation_left, static_cast<int64_t>(s->slots) * s->slot_size);
+    }
+  } else {
+    s->probation_hash = HashCondemned(s);
+    if (!watched || verdict.release_old) s->probation_ms = gc_heap.now_ms;
+  }
+  return freed;
+}
+
+bool Claim(Span* s, uint32_t goal) {
+  uint32_t seen = LoadRelaxed(&s->sweepgen);
+  if (seen == goal || seen == goal - 1) return false;
+  return CasAcqRel(&s->sweepgen, &seen, goal - 1);  // pairs: other sweepers
+}
+
+}  // namespace
+
+SweepResult SweepSpan(Span* s) {
+  uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
+  if (s->state == SpanState::kLarge || !Claim(s, goal)) return {false, 0};
+  uint32_t slots = SweepWords(s);
+  StoreRelease(&s->sweepgen, goal);  // pairs: NeedsSweep
   if (slots != 0) MarkReady(s);
   return {true, slots};
+}
+
+size_t SweepLarge(Span* s) {
+  uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
+  if (s->state != SpanState::kLarge || !Claim(s, goal)) return 0;
+  bool garbage = LoadRelaxed(&s->large_state) == kLargeLive &&
+                 (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0;
+  size_t size = s->large_bytes;
+  bool old = (s->gc_flags & kHasCondemned) != 0;
+  bool ripe = gc_heap.no_probation || (old && gc_heap.now_ms - s->probation_ms >= kProbationMs) ||
+              (!old && !TakeBudget(size));
+  bool release = garbage && ripe && gc_heap.mode == ReclaimMode::kReclaim;
+  if (garbage) {
+    FetchAddRelaxed(&sweep_counts.garbage_objects, uint64_t{1});
+    FetchAddRelaxed(&sweep_counts.garbage_bytes, uint64_t{size});
+  }
+  bool condemned = garbage && !release;
+  if (condemned != old) {
+    uint64_t sign = condemned ? 1 : ~uint64_t{0};
+    FetchAddRelaxed(&sweep_counts.condemned_objects, sign);
+    FetchAddRelaxed(&sweep_counts.condemned_bytes, sign * size);
+    if (old && !garbage) FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{1});
+    s->probation_ms = gc_heap.now_ms;
+  }
+  s->gc_flags = condemned ? s->gc_flags | kHasCondemned : s->gc_flags & ~kHasCondemned;
+  StoreRelease(&s->sweepgen, goal);  // pairs: NeedsSweep
+  if (!release) return 0;
+  if (!FreeLarge(s)) return 0;  // the program was faster
+  FetchAddRelaxed(&sweep_counts.reclaimed_objects, uint64_t{1});
+  FetchAddRelaxed(&sweep_counts.reclaimed_bytes, uint64_t{size});
+  return size;
+}
+
+void EnsureSweptSlow(Span* s) {
+  SweepSpan(s);
+  uint32_t goal = LoadRelaxed(&heap_sweepgen);
+  for (uint32_t spins = 0; LoadAcquire(&s->sweepgen) != goal; ++spins) {  // pairs: SweepSpan
+    CpuRelax();
+    if (spins % 256 == 255) plat::Syscall(__NR_sched_yield);
+  }
+}
+
+void GcNewSpan(Span* s) {
+  s->gc_flags = 0;
+  StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
+  if (!gc_heap.enabled) return;
+  __builtin_memset(MarkBits(s, Plane::kMarked), 0, s->words() * sizeof(uint64_t));
+}
+
+void GcForgetSpan(Span* s) {
+  if (!gc_heap.enabled) return;
+  if ((s->gc_flags & kHasCondemned) != 0) {
+    const uint64_t* condemned = MarkBits(s, Plane::kCondemned);
+    for (uint32_t w = 0; w < s->words(); ++w) {
+      if (condemned[w] == 0) continue;
+      Violation("was freed by the program", s, w, condemned[w]);
+      CountCondemned(s, -static_cast<int64_t>(CountBits(condemned[w])));
+    }
+    s->gc_flags = 0;
+  }
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  uint64_t counted = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) counted += CountBits(marks[w] & s->ValidBits(w));
+  FetchAddRelaxed(&gc_heap.live_bytes, -counted * s->slot_size);
+}
+
+size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
+  *cleared = false;
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  bool black = gc_heap.black;
+  uint64_t fresh = black ? bits : bits & ~LoadRelaxed(&marks[w]);
+  if (fresh != 0) FetchOrAcqRel(&marks[w], fresh);  // pairs: the marker's own OR
+  if (UNDERGO_UNLIKELY(s->gc_flags != 0)) {
+    if ((s->gc_flags & kHasCondemned) != 0) {
+      uint64_t* condemned = MarkBits(s, Plane::kCondemned);
+      uint64_t hidden = condemned[w] & bits;
+      if (hidden != 0) {
+        Violation("was freed by the program", s, w, hidden);
+        ResurrectChanged(s);
+      }
+    }
+    if ((s->gc_flags & kHasReclaimed) != 0) {
+      uint64_t* reclaimed = MarkBits(s, Plane::kReclaimed);
+      uint64_t stale = reclaimed[w] & bits;
+      if (stale != 0) {
+        if (!gc_heap.clobber) FillSlots(s, w, stale, 0);
+        *cleared = stale == bits && !gc_heap.clobber;
+        reclaimed[w] &= ~stale;
+      }
+    }
+  }
+  size_t bytes = size_t{CountBits(fresh)} * s->slot_size;
+  if (black) FetchAddRelaxed(&gc_heap.black_bytes, uint64_t{bytes});
+  return bytes;
+}
+
+void GcLargeChanged(Span* s, size_t before, size_t after) {
+  if (!gc_heap.enabled) return;
+  if (before == 0) {
+    s->gc_flags = 0;
+    StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
+    StoreRelaxed(&MarkBits(s, Plane::kMarked)[0], gc_heap.black ? 1u : 0u);
+  }
+  if (gc_heap.black && after > before) {
+    FetchAddRelaxed(&gc_heap.black_bytes, uint64_t{after - before});
+  }
+  FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{after} - before);
+}
+
+void ResetMarks(Span* s) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  if (s->state == SpanState::kLarge) {
+    StoreRelaxed(&marks[0], 0u);
+    return;
+  }
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    StoreRelaxed(&marks[w], LoadRelaxed(&s->free_bits[w]) | LoadRelaxed(&s->remote_bits[w]));
+  }
 }
 
 }  // namespace undergo::heap

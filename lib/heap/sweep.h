@@ -1,10 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sweeping one span: slots that are neither free nor marked become free.
+// Where heap and collector meet: mark bits, sweeping, what the heap tells the collector.
+//
+// Plane kMarked. While a mark phase runs: slots that need no visit (reached, handed out since it
+// began, or free at its start). After the span was swept: slots that count as live bytes.
+// Plane kCondemned. Slots that were unreachable at an earlier sweep and wait on probation.
+// Plane kReclaimed. Slots that the collector freed, not the program, and nobody used since: they
+// are cleared before they are handed out, so that old words in them keep nothing alive.
+//
+// Flips of `black` and heap_sweepgen happen with the world stopped, and no thread is ever stopped
+// inside a BusyScope: each slow path of the heap runs wholly before or wholly after a flip.
 #pragma once
 
-#include "heap/span.h"
+#include "heap/arena.h"
 
 namespace undergo::heap {
+
+// What becomes of an object that nothing points to.
+enum class ReclaimMode : uint8_t {
+  kReclaim,  // probation, then free
+  kReport,   // counted only
+  kPoison,   // overwritten and watched, never handed out again
+};
+
+struct GcHeap {
+  bool enabled = false;  // set once, before threads exist
+  bool black = false;    // from stop 1 to the flip: objects handed out are born marked
+  bool unswept = false;  // a sweep is under way
+  ReclaimMode mode = ReclaimMode::kReclaim;
+  bool clobber = false;        // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
+  bool no_probation = false;   // the memory limit forces the reuse of garbage at once
+  uint32_t now_ms = 0;         // clock of this sweep
+  int64_t probation_left = 0;  // atomic; bytes that may still be put on probation
+  uint64_t live_bytes = 0;     // atomic; marked by the last cycle and handed out since
+  uint64_t black_bytes = 0;    // atomic; handed out while `black`
+  uint32_t spared[kNumClasses] =
+      {};  // classes in which a hidden pointer was proved: never reclaimed
+};
+extern constinit GcHeap gc_heap;
+
+// What the sweeps found; all atomic, counted since the start of the process.
+struct SweepCounts {
+  uint64_t reclaimed_objects, reclaimed_bytes;
+  uint64_t condemned_objects, condemned_bytes;  // on probation now
+  uint64_t resurrected;                         // reachable again, or changed, on probation
+  uint64_t hidden_frees;                        // freed by the program on probation
+  uint64_t garbage_objects, garbage_bytes;      // found unreachable by the last sweep
+};
+extern constinit SweepCounts sweep_counts;
+
+// A hidden pointer was proved: the program used or freed an object that nothing pointed to.
+using ViolationHook = void (*)(const char* what, Addr object, size_t size);
+extern constinit ViolationHook on_violation;
+// `bytes` of live memory more since the last call; entered outside of BusyScope, any thread.
+using AllocationHook = void (*)(size_t bytes);
+extern constinit AllocationHook on_allocation;
+// A thread tells after this many bytes.
+inline constexpr size_t kAllocationBatch = 64 * kKiB;
+
+inline constexpr uint32_t kHasCondemned = 1;  // Span::gc_flags
+inline constexpr uint32_t kHasReclaimed = 2;
+
+inline constexpr uint32_t kProbationMs = 10'000;
 
 struct SweepResult {
   bool swept;      // false: it had been swept for this generation, or another thread does it
@@ -15,8 +71,32 @@ struct SweepResult {
 // Go, with the mutators stopped: generation - 1 means that a sweep is under way.
 extern constinit uint32_t heap_sweepgen;
 
-// Frees the unmarked objects of a small span. Marks are bits of plane `plane`. Any thread; the
-// owner of the span may allocate and free meanwhile.
-SweepResult SweepSpan(Span* s, uint32_t plane);
+// Frees or condemns the unmarked objects of a small span. Any thread; the owner of the span may
+// free meanwhile, and waits in EnsureSwept before it takes slots or harvests.
+SweepResult SweepSpan(Span* s);
+// The same for a large object; bytes that were freed.
+size_t SweepLarge(Span* s);
+
+void EnsureSweptSlow(Span* s);
+inline bool NeedsSweep(const Span* s) {
+  return LoadRelaxed(&gc_heap.unswept) && LoadAcquire(&s->sweepgen) != LoadRelaxed(&heap_sweepgen);
+}
+// Returns when the span is swept for this generation. BusyScope held, or world stopped.
+inline void EnsureSwept(Span* s) {
+  if (UNDERGO_UNLIKELY(NeedsSweep(s))) EnsureSweptSlow(s);
+}
+
+// A span gets its first objects; kFree still.
+void GcNewSpan(Span* s);
+// A span without objects goes away.
+void GcForgetSpan(Span* s);
+// `bits` of word w leave the free structure for a cursor. Returns bytes that count as live now;
+// *cleared: all of the slots were cleared.
+size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared);
+// A large object was made, resized or freed.
+void GcLargeChanged(Span* s, size_t before, size_t after);
+
+// Prepares the marks of a span for a mark phase: free slots need no visit.
+void ResetMarks(Span* s);
 
 }  // namespace undergo::heap

@@ -115,7 +115,7 @@ Test(arena, mark_planes_are_distinct_and_zero) {
   std::set<uint64_t*> words;
   for (Span* s : spans) {
     for (uint32_t plane = 0; plane < kMarkPlanes; ++plane) {
-      uint64_t* bits = MarkBits(s, plane);
+      uint64_t* bits = MarkBits(s, static_cast<Plane>(plane));
       cr_assert(bits != nullptr);
       for (uint32_t w = 0; w < kMaxWords; ++w) {
         cr_assert(words.insert(bits + w).second, "two spans share a word");
@@ -127,7 +127,7 @@ Test(arena, mark_planes_are_distinct_and_zero) {
   size_t n = 0;
   for (Span* s : spans) {
     for (uint32_t plane = 0; plane < kMarkPlanes; ++plane) {
-      uint64_t* bits = MarkBits(s, plane);
+      uint64_t* bits = MarkBits(s, static_cast<Plane>(plane));
       for (uint32_t w = 0; w < kMaxWords; ++w) cr_assert(bits[w] == ++n, "marks moved");
     }
   }

@@ -20,7 +20,7 @@ namespace {
 void Mark(const void* p) {
   Object o;
   cr_assert(FindObject(AddressOf(p), &o) && o.allocated);
-  SetBits(MarkBits(o.span, 0), o.slot, 1, true);
+  SetBits(MarkBits(o.span, Plane::kMarked), o.slot, 1, true);
 }
 
 std::set<Addr> Allocated() {
@@ -64,7 +64,7 @@ Test(sweep, frees_exactly_the_unmarked) {
   size_t swept = 0;
   NextGeneration();
   for (Span* s : AllSpans()) {
-    SweepResult r = SweepSpan(s, 0);
+    SweepResult r = SweepSpan(s);
     cr_assert(r.swept);
     swept += r.slots;
     cr_assert(s->sweepgen == heap_sweepgen);
@@ -81,20 +81,11 @@ Test(sweep, frees_exactly_the_unmarked) {
   DropBlocks(&again);
 }
 
-Test(sweep, one_plane_does_not_stand_for_the_other) {
-  void* p = Malloc(100);
-  Object o;
-  cr_assert(FindObject(AddressOf(p), &o));
-  SetBits(MarkBits(o.span, 0), o.slot, 1, true);
-  NextGeneration();
-  cr_expect(SweepSpan(o.span, 1).slots == 1);
-}
-
 Test(sweep, slots_of_the_cursor_are_not_garbage) {
   void* p = Malloc(64);
   Span* s = FindSpan(AddressOf(p));
   NextGeneration();
-  SweepResult r = SweepSpan(s, 0);
+  SweepResult r = SweepSpan(s);
   cr_expect(r.swept && r.slots == 1, "%u", r.slots);
   std::set<void*> all;
   for (uint32_t i = 0; i < 2u * s->slots; ++i) cr_assert(all.insert(Malloc(64)).second);
@@ -104,25 +95,25 @@ Test(sweep, once_for_each_generation) {
   void* p = Malloc(64);
   Span* s = FindSpan(AddressOf(p));
   NextGeneration();
-  cr_expect(SweepSpan(s, 0).swept);
+  cr_expect(SweepSpan(s).swept);
   void* q = Malloc(64);
-  cr_expect(not(SweepSpan(s, 0).swept));
+  cr_expect(not(SweepSpan(s).swept));
   Object o;
   cr_expect(FindObject(AddressOf(q), &o) && o.allocated);
   NextGeneration();
   // Another sweeper is at it.
   StoreRelaxed(&s->sweepgen, heap_sweepgen - 1);
-  cr_expect(not(SweepSpan(s, 0).swept));
+  cr_expect(not(SweepSpan(s).swept));
   cr_expect(FindObject(AddressOf(q), &o) && o.allocated);
   StoreRelaxed(&s->sweepgen, heap_sweepgen - 2);
-  SweepResult r = SweepSpan(s, 0);
+  SweepResult r = SweepSpan(s);
   cr_expect(r.swept && r.slots == 1);
 }
 
 Test(sweep, large_objects_are_not_its_business) {
   void* p = Malloc(200000);
   NextGeneration();
-  SweepResult r = SweepSpan(FindSpan(AddressOf(p)), 0);
+  SweepResult r = SweepSpan(FindSpan(AddressOf(p)));
   cr_expect(not(r.swept) && r.slots == 0);
   Free(p);
 }
@@ -138,7 +129,7 @@ Test(sweep, of_several_sweepers_each_span_has_one) {
     for (int t = 0; t < 3; ++t) {
       threads.emplace_back([&] {
         for (Span* s : spans) {
-          SweepResult r = SweepSpan(s, 0);
+          SweepResult r = SweepSpan(s);
           swept += r.swept;
           slots += r.slots;
         }
@@ -159,7 +150,7 @@ Test(sweep, a_running_program) {
       Block b = NewBlock(16 + i % 7 * 48, i);
       if (i % 2 == 0) live.push_back(b);
     }
-    ForEachSpan([](Span* s) { SetBits(MarkBits(s, 0), 0, kMaxSlots, false); });
+    ForEachSpan([](Span* s) { SetBits(MarkBits(s, Plane::kMarked), 0, kMaxSlots, false); });
     for (const Block& b : live) Mark(b.p);
     std::vector<Span*> spans = AllSpans();
     NextGeneration();
@@ -167,7 +158,7 @@ Test(sweep, a_running_program) {
     std::thread sweeper([&] {
       while (!go) {
       }
-      for (Span* s : spans) SweepSpan(s, 0);
+      for (Span* s : spans) SweepSpan(s);
     });
     go = true;
     DropBlocks(&live);
