@@ -24,7 +24,8 @@ class CpuLimiter {
   // it as wall time of all CPUs less the CPU time of the process.
   void AddIdle(int64_t ns);
 
-  bool NeedsUpdate(int64_t now) const;  // none for 10 ms
+  // Update after each assist whose time was added, and whenever this is true (none for 10 ms).
+  bool NeedsUpdate(int64_t now) const;
   void Update(int64_t now);
 
   // Around a stop that turns marking on or off. The time between counts as the collector's, on all

@@ -54,7 +54,7 @@ struct CycleEnd {
   int64_t now = 0;
   uint64_t heap_live = 0;
   uint64_t marked = 0;  // the new live heap
-  ScanWork work;        // done in this cycle
+  ScanWork work = {};   // done in this cycle
   int64_t assist_ns = 0;
   int64_t idle_ns = 0;  // idle workers
   int procs = 1;
