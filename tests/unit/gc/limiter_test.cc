@@ -105,11 +105,11 @@ Test(limiter, clock_and_windows) {
 Test(limiter, fewer_cpus_make_it_full) {
   CpuLimiter l;
   l.SetProcs(4, 0);
-  l.AddAssist(2 * kSecond);
+  l.AddAssist(5 * kSecond / 2);
   l.Update(kSecond / 2);
-  cr_expect(l.fill() == 2 * kSecond);
+  cr_expect(l.fill() == 3 * kSecond);
   l.SetProcs(2, kSecond / 2);
-  cr_expect(l.Limiting());
+  cr_expect(l.Limiting() && l.fill() == 2 * kSecond);
   l.SetProcs(4, kSecond / 2);
   cr_expect(!l.Limiting());
 }

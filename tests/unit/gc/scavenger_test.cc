@@ -133,12 +133,13 @@ Test(scavenger, pace_after_a_failure) {
   pace.Slept(10 * kMs, kMs, 0);  // divides by zero
   cr_expect(pace.ratio() == 0.001);
   cr_expect(pace.TakeReset() && !pace.TakeReset());
-  // Five seconds without the controller.
-  for (int i = 0; i < 4; i++) {
-    pace.Slept(1000 * kMs, kMs, 2);
+  // Five seconds without the controller; the sleep that ends them included.
+  for (int i = 0; i < 5; i++) {
+    pace.Slept(998 * kMs, kMs, 2);
     cr_expect(pace.ratio() == 0.001);
   }
-  pace.Slept(1000 * kMs, kMs, 2);
-  pace.Slept(1000 * kMs, kMs, 2);
+  pace.Slept(998 * kMs, kMs, 2);  // 4.995 s have passed
+  cr_expect(pace.ratio() == 0.001);
+  pace.Slept(998 * kMs, kMs, 2);
   cr_expect(pace.ratio() != 0.001);
 }
