@@ -13,6 +13,7 @@
 #include "heap/heap_stats.h"
 #include "heap/mheap.h"
 #include "plat/log.h"
+#include "plat/own_ranges.h"
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "posix/posix.h"
@@ -66,6 +67,7 @@ void Start(int, char**, char** envp) {
   heap::heap_client.free_foreign = posix::FreeForeign;
   heap::heap_client.foreign_size = posix::ForeignSize;
   ApplySettings();
+  plat::AddOwnModule();
   posix::InstallForkHandlers();
   posix::InstallThreadExitHook();
 }

@@ -4,24 +4,28 @@
 #pragma once
 
 #include "base/types.h"
+#include "plat/maps.h"
+#include "plat/pagemap.h"
 
 namespace undergo::gc {
 
 struct RootRange {
-  Addr from, to;
+  Addr from, to;  // multiples of the page size, until Subtract cuts
   bool writable;
-  bool bytewise;  // executable anonymous memory: pointers at every byte offset (JIT code)
+  bool bytewise;  // executable and no program text: pointers at every byte offset (JIT code)
   bool shared;
-  bool readable;  // false: only /proc/self/mem reads it
+  bool readable;    // by the program; ReadRange does not care
+  bool file_pages;  // pages of the page cache count: shared memory
+  bool swapped;     // has swapped pages that cannot be told from pages that do not exist
 };
 
 // The snapshot. Sorted by address, without overlaps. One thread builds and changes it.
 class RootList {
  public:
-  // Reads /proc/self/maps. In the list: writable mappings, and of the other private mappings the
-  // pages that differ from their file. Not in it: the library's own ranges (the heap among them),
-  // devices, what the kernel maps for itself. False when the mappings cannot be read or storage is
-  // refused; the list is empty then.
+  // Reads /proc/self/maps. In the list: writable mappings, shared memory, and of all other private
+  // mappings the pages that differ from their file. Not in it: what is in plat/own_ranges.h (the
+  // heap, and the library's own data), devices, what the kernel maps for itself. False when the
+  // mappings cannot be read or storage is refused; the list is empty then.
   bool Build();
   // Takes a range out, for example what lies below a stack pointer. False when storage is refused.
   bool Subtract(Addr from, Addr to);
@@ -29,28 +33,37 @@ class RootList {
   size_t size() const { return count_; }
   const RootRange& operator[](size_t i) const { return ranges_[i]; }
 
+  // The process maps the rings of an io_uring.
+  bool has_io_uring() const { return has_io_uring_; }
+
  private:
+  friend struct MapsVisitor;
+  bool Read(const plat::PageMap& pages, plat::MapSource source);
   bool Reserve(size_t count);
-  bool Push(const RootRange& r);
+  bool Push(RootRange r);
 
   RootRange* ranges_ = nullptr;  // own pages, kept from cycle to cycle
   size_t count_ = 0;
   size_t capacity_ = 0;
+  bool has_io_uring_ = false;
+  bool has_shared_memory_ = false;
 };
 
 inline constexpr size_t kReadBuffer = 64 * kKiB;
 
-// f(context, data, address, n): n bytes at `data` are what stands at `address`. n is at most
-// kReadBuffer; address and n are multiples of 8 if the range's ends are.
+// f(context, data, address, n): the n bytes at `data` are what stands at `address`.
 using ChunkVisitor = void (*)(void* context, const void* data, Addr address, size_t n);
 
-// Copies the range piece by piece into `buffer` (kReadBuffer bytes) and shows the pieces. What is
-// not mapped (any more) is left out. Memory without read permission is read through
-// /proc/self/mem. False when some mapped part could not be read.
+// Copies the range piece by piece into `buffer` (kReadBuffer bytes) and shows the pieces. Pieces
+// that follow each other overlap by 8 bytes, so that every word is seen whole, whatever its
+// alignment; address and n are multiples of 8 if the ends of the range are. What is not mapped (any
+// more) is left out. Memory without read permission is read through /proc/self/mem. False when
+// some page that exists could not be read.
 bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context);
 
-// The same for those pages of the range that can hold something (plat/pagemap.h): never touches
-// pages that do not exist yet, and skips unchanged pages of files.
-bool ReadWrittenPages(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context);
+// The same for those pages of a range of the list, or of a part of one, that can hold something:
+// never touches pages that do not exist yet (unless some are in swap and cannot be told from them),
+// and skips unchanged pages of files.
+bool ReadRoot(const RootRange& r, void* buffer, ChunkVisitor f, void* context);
 
 }  // namespace undergo::gc

@@ -12,12 +12,16 @@
 // table, and memory of the program that comes to lie there would not be scanned).
 #include "plat/own_ranges.h"
 
+#include <elf.h>
 #include <linux/mman.h>
 #include <sys/mman.h>
 
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "plat/syscall.h"
+
+// The linker's name for the module's own header.
+extern "C" __attribute__((visibility("hidden"))) const Elf64_Ehdr __ehdr_start;
 
 namespace undergo::plat {
 
@@ -107,6 +111,19 @@ void RemoveOwnRange(Addr from, size_t size) {
         if (w == 0 || From(w) >= to || To(w) <= from || Cut(&word, w, from, to)) break;
       }
     }
+  }
+}
+
+void AddOwnModule() {
+  auto base = reinterpret_cast<Addr>(&__ehdr_start);
+  auto* header = reinterpret_cast<const Elf64_Phdr*>(base + __ehdr_start.e_phoff);
+  // Addresses in the file begin at 0: modules that can be loaded anywhere are linked so.
+  for (int i = 0; i < __ehdr_start.e_phnum; ++i, ++header) {
+    if (header->p_type != PT_LOAD || (header->p_flags & PF_W) == 0) continue;
+    Addr from = AlignDown(base + header->p_vaddr, kOsPageSize);
+    Addr to = AlignUp(base + header->p_vaddr + header->p_memsz, kOsPageSize);
+    RemoveOwnRange(from, to - from);
+    AddOwnRange(from, to - from);
   }
 }
 

@@ -13,6 +13,9 @@ namespace undergo::plat {
 void AddOwnRange(Addr from, size_t size);
 void RemoveOwnRange(Addr from, size_t size);
 
+// Enters the data segments of the module that this code is linked into. Idempotent.
+void AddOwnModule();
+
 // Calls f for each range, in no order, until it returns false; then false. Ranges that are entered
 // or removed meanwhile may be left out, and a range may be reported in two pieces.
 bool ForEachOwnRange(bool (*f)(void* context, Addr from, Addr to), void* context);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reader of /proc/self/maps.
+// Reader of /proc/self/maps, and of /proc/self/smaps, which has the same lines and more between.
 #include "plat/maps.h"
 
 #include <fcntl.h>
@@ -31,16 +31,19 @@ class LineReader {
       start_ = 0;
       long n = Syscall(__NR_read, fd_, buffer_ + end_, sizeof buffer_ - end_);
       if (n == -4) continue;  // EINTR
+      failed_ = n < 0;
       if (n <= 0) return nullptr;
       end_ += static_cast<size_t>(n);
     }
   }
+  bool failed() const { return failed_; }
 
  private:
   long fd_;
   char buffer_[4096 + 256];
   size_t start_ = 0;
   size_t end_ = 0;
+  bool failed_ = false;
 };
 
 Addr ParseHex(char** at) {
@@ -66,6 +69,7 @@ bool ParseLine(char* at, Mapping* m) {
   m->readable = at[1] == 'r';
   m->writable = at[2] == 'w';
   m->executable = at[3] == 'x';
+  m->shared = at[4] == 's';
   at += 5;
   while (*at == ' ') ++at;
   m->file_offset = ParseHex(&at);
@@ -76,6 +80,42 @@ bool ParseLine(char* at, Mapping* m) {
   while (*at == ' ') ++at;
   m->path = at;
   return true;
+}
+
+// The number of a line "Name:   123 kB" in bytes, if it has this name.
+void ParseSize(const char* line, const char* name, size_t* bytes) {
+  for (; *name != '\0'; ++name, ++line) {
+    if (*line != *name) return;
+  }
+  while (*line == ' ') ++line;
+  size_t kilobytes = 0;
+  for (; *line >= '0' && *line <= '9'; ++line) {
+    kilobytes = kilobytes * 10 + static_cast<size_t>(*line - '0');
+  }
+  *bytes = kilobytes * kKiB;
+}
+
+// The sizes of a mapping follow its line: it is shown when the next one begins.
+void VisitWithSizes(LineReader* lines, bool (*visit)(void* context, const Mapping& m),
+                    void* context) {
+  Mapping m = {};
+  char path[256];
+  bool any = false;
+  while (char* line = lines->Next()) {
+    if (line[0] >= 'A' && line[0] <= 'Z') {
+      ParseSize(line, "Anonymous:", &m.anonymous);
+      ParseSize(line, "Swap:", &m.swapped);
+      continue;
+    }
+    if (any && !visit(context, m)) return;
+    m = {};
+    any = ParseLine(line, &m);
+    if (any) {
+      Fmt(path, sizeof path).Str(m.path);
+      m.path = path;
+    }
+  }
+  if (any) visit(context, m);
 }
 
 struct Wanted {
@@ -99,16 +139,23 @@ bool Describe(void* context, const Mapping& m) {
 
 }  // namespace
 
-bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* context) {
-  long fd = Syscall(__NR_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* context,
+                    MapSource source) {
+  bool sizes = source == MapSource::kSizes;
+  long fd = Syscall(__NR_openat, AT_FDCWD, sizes ? "/proc/self/smaps" : "/proc/self/maps",
+                    O_RDONLY | O_CLOEXEC, 0);
   if (IsError(fd)) return false;
   LineReader lines(fd);
-  Mapping m;
-  while (char* line = lines.Next()) {
-    if (ParseLine(line, &m) && !visit(context, m)) break;
+  Mapping m = {};
+  if (sizes) {
+    VisitWithSizes(&lines, visit, context);
+  } else {
+    while (char* line = lines.Next()) {
+      if (ParseLine(line, &m) && !visit(context, m)) break;
+    }
   }
   Syscall(__NR_close, fd);
-  return true;
+  return !lines.failed();
 }
 
 void DescribeAddress(Addr a, Fmt* out) {

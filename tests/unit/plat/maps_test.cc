@@ -110,6 +110,39 @@ Test(maps, stops_when_asked) {
   cr_expect(count == 3);
 }
 
+// The list with sizes has the same mappings, and counts the pages of each.
+Test(maps, sizes) {
+  constexpr size_t kSize = 16 * kOsPageSize;
+  auto* p = static_cast<char*>(
+      mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  madvise(p, kSize, MADV_NOHUGEPAGE);
+  p[0] = p[3 * kOsPageSize] = 1;
+  struct Sum {
+    Addr at;
+    size_t anonymous, count;
+    bool shared;
+  } sum = {reinterpret_cast<Addr>(p), 0, 0, true};
+  auto look = [](void* context, const plat::Mapping& m) {
+    auto* s = static_cast<Sum*>(context);
+    ++s->count;
+    if (m.start <= s->at && s->at < m.end) {
+      s->anonymous = m.anonymous;
+      s->shared = m.shared;
+    }
+    return true;
+  };
+  // Protected alone, so that it is a mapping of its own.
+  mprotect(p, kSize, PROT_READ);
+  cr_assert(plat::ForEachMapping(look, &sum, plat::MapSource::kSizes));
+  cr_expect(sum.anonymous == 2 * kOsPageSize, "%zu bytes", sum.anonymous);
+  cr_expect(not(sum.shared));
+  size_t with_sizes = sum.count;
+  sum.count = 0;
+  cr_assert(plat::ForEachMapping(look, &sum));
+  cr_expect(sum.count == with_sizes);
+  cr_expect(sum.anonymous == 0);
+}
+
 Test(maps, describes_an_address) {
   char text[256];
   Fmt out(text, sizeof text);

@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <stdio.h>
 
 #include <vector>
 
@@ -122,4 +123,20 @@ Test(own_ranges, many_threads) {
   for (Addr i = 0; i < kThreads; ++i) {
     cr_expect(PagesIn(kBase + i * kGiB, kBase + (i + 1) * kGiB) == 32);
   }
+}
+
+Test(own_ranges, own_module) {
+  static int data = 1;
+  static int bss;
+  data = bss + 2;
+  for (int i = 0; i < 2; ++i) plat::AddOwnModule();
+  for (const int* p : {&data, &bss}) {
+    Addr page = AlignDown(reinterpret_cast<Addr>(p), kOsPageSize);
+    cr_expect(PagesIn(page, page + kOsPageSize) == 1);
+  }
+  int on_stack = 0;
+  Addr stack = AlignDown(reinterpret_cast<Addr>(&on_stack), kOsPageSize);
+  cr_expect(PagesIn(stack, stack + kOsPageSize) == 0);
+  auto libc = AlignDown(reinterpret_cast<Addr>(stdout), kOsPageSize);
+  cr_expect(PagesIn(libc, libc + kOsPageSize) == 0);
 }
