@@ -87,15 +87,15 @@ Test(trace, gc_line) {
   t.goal = 68 * kMiB;
   t.stacks = 1 * kMiB;
   t.globals = 2 * kMiB;
-  t.procs = 8;
+  t.procs = 10;
   Line line, forced;
   FormatGcTrace(t, &line.out);
   ExpectText(line.text,
              "gc 7 @3.412s 4%: 0.031+58+0.044 ms clock, 0.24+1.8/55/12+0.35 ms cpu, "
-             "61->66->34 MB, 68 MB goal, 1 MB stacks, 2 MB globals, 8 P\n");
+             "61->66->34 MB, 68 MB goal, 1 MB stacks, 2 MB globals, 10 P\n");
   t.forced = true;
   FormatGcTrace(t, &forced.out);
-  const char end[] = " 8 P (forced)\n";
+  const char end[] = " 10 P (forced)\n";
   cr_expect(strcmp(forced.text + forced.out.length() - strlen(end), end) == 0, "%s", forced.text);
 }
 
@@ -121,6 +121,10 @@ Test(trace, pacer_lines) {
   Line above;
   FormatPacerEnd(t, &above.out);
   cr_expect(strstr(above.text, "goal 1, cons") != nullptr, "%s", above.text);
+  t.goal = t.heap_live;
+  Line exact;
+  FormatPacerEnd(t, &exact.out);
+  cr_expect(strstr(exact.text, "goal 0, cons") != nullptr, "%s", exact.text);
 }
 
 Test(trace, scavenge_lines) {
