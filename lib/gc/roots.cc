@@ -31,7 +31,6 @@
 // /proc/self/mem. A page that exists and that neither can read fails the call: never guess.
 #include "gc/roots.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -65,7 +64,7 @@ bool IsDevice(const char* path) {
   if (!StartsWith(path, "/dev/") || IsSharedMemory(path)) return false;
   struct stat s;
   if (IsError(plat::Syscall(__NR_newfstatat, AT_FDCWD, path, &s, 0))) return false;
-  return S_ISCHR(s.st_mode) || S_ISBLK(s.st_mode);
+  return S_ISCHR(s.st_mode);  // block devices are mapped as any file is
 }
 
 bool IsOfKernel(const char* path) { return StartsWith(path, "[v"); }  // vdso, vvar, vsyscall
@@ -210,8 +209,7 @@ class Reader {
   long Copy(Addr from, void* to, size_t n) {
     struct iovec local = {to, n};
     struct iovec remote = {reinterpret_cast<void*>(from), n};
-    long r = plat::Syscall(__NR_process_vm_readv, pid_, &local, 1, &remote, 1, 0);
-    return r == -EFAULT || r >= 0 ? r : CopyProtected(from, to, n);  // refused by a filter
+    return plat::Syscall(__NR_process_vm_readv, pid_, &local, 1, &remote, 1, 0);
   }
 
   long CopyProtected(Addr from, void* to, size_t n) {
@@ -266,33 +264,36 @@ class RangeWalk {
       auto* run = static_cast<FirstRun*>(context);
       if (run->to == 0) *run = {from, end};
     };
-    pages.ForEachRun(page, AlignUp(Min(to, page + kStep), kOsPageSize), plat::FilePages::kReport,
-                     first, &run);
-    if (run.to == 0) {
-      *at = Min(to, page + kStep);
-      return true;
-    }
-    if (run.from > *at) {
-      *at = run.from;
+    Addr end = AlignUp(Min(to, page + kStep), kOsPageSize);
+    pages.ForEachRun(page, end, plat::FilePages::kReport, first, &run);
+    if (run.to == 0 || run.from > *at) {
+      *at = run.to == 0 ? Min(to, end) : run.from;
       return true;
     }
     size_t n = Min(Min(run.to, to) - *at, kReadBuffer);
-    long r = reader_.CopyProtected(*at, buffer_, n);
-    if (r > 0) {
-      auto got = static_cast<size_t>(r);
-      f_(context_, buffer_, *at, got);
-      *at += got;
-      if (got == n && n == kReadBuffer && *at < to) *at -= sizeof(uint64_t);
-      return true;
+    long r = CopyStubborn(pages, *at, n);
+    if (r <= 0) {
+      *at = page + kOsPageSize;
+      return r == 0;
     }
-    // Guard markers and poisoned pages look swapped; nobody can read those. A page that is in
-    // memory and refuses both ways exists, unless it went away just now.
-    char byte;
-    if (pages.IsPresent(page) && reader_.Copy(*at, &byte, 1) != 1 && pages.IsPresent(page)) {
-      return false;
-    }
-    *at = page + kOsPageSize;
+    auto got = static_cast<size_t>(r);
+    f_(context_, buffer_, *at, got);
+    *at += got;
+    if (got == kReadBuffer && *at < to) *at -= sizeof(uint64_t);
     return true;
+  }
+
+  // Guard markers and poisoned pages look swapped, and nobody can read those: 0. A page that is in
+  // memory and refuses both ways exists, or others change the mapping just now: below 0 when it
+  // goes on refusing.
+  long CopyStubborn(const plat::PageMap& pages, Addr at, size_t n) {
+    for (int attempt = 0; attempt < 8; ++attempt) {
+      long r = reader_.CopyProtected(at, buffer_, n);
+      if (r <= 0) r = reader_.Copy(at, buffer_, n);
+      if (r > 0) return r;
+      if (!pages.IsPresent(AlignDown(at, kOsPageSize))) return 0;
+    }
+    return -1;
   }
 
   static constexpr size_t kStep = kGiB;  // of the search behind a hole
