@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The collector: settings, requests, what boot and the C interface need. How a cycle goes is told
+// in gc.cc.
+#pragma once
+
+#include "base/types.h"
+#include "heap/sweep.h"
+
+namespace undergo::gc {
+
+struct Config {
+  int32_t percent = 100;          // GOGC; negative is off
+  int64_t memory_limit = INT64_MAX;
+  int procs = 1;                  // GOMAXPROCS
+  heap::ReclaimMode mode = heap::ReclaimMode::kReclaim;
+  bool trace = false;             // GODEBUG=gctrace=1
+  bool pacer_trace = false;
+  bool check_mark = false;        // GODEBUG=gccheckmark=1
+  int stop_the_world = 0;         // GODEBUG=gcstoptheworld
+  bool clobber = false;
+  bool stress = false;            // a cycle at every notice of the heap
+};
+
+// Turns the collector on. Called once, before the program's first instruction, on its first thread.
+void Start(const Config& config);
+// Nothing is reclaimed any more, for good; `why` is a constant for the trace.
+void LatchOff(const char* why);
+bool IsOn();
+
+// A whole cycle that begins after the call, and its sweep. False when the collector is off or the
+// cycle was given up. Not in signal handlers.
+bool Collect();
+int32_t SetPercent(int32_t percent);        // returns the old one
+int64_t SetMemoryLimit(int64_t bytes);      // negative: only returns the old one
+bool AddRoots(Addr from, Addr to);
+
+struct CollectorStats {
+  uint32_t cycles, forced_cycles, abandoned_cycles;
+  uint64_t pause_total_ns;
+  uint64_t last_pause_ns;
+  uint64_t max_pause_ns;
+  uint64_t last_end_ns;  // CLOCK_REALTIME of the end of the last cycle
+  uint64_t goal, trigger, live, marked;
+  double cpu_fraction;
+  heap::SweepCounts sweep;
+};
+void ReadStats(CollectorStats* out);
+
+// After fork, in the child.
+void AfterForkInChild();
+
+}  // namespace undergo::gc

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// One mark phase over the whole process: roots, dirty pages, the two stops.
+#pragma once
+
+#include "base/types.h"
+#include "gc/marker.h"
+#include "gc/roots.h"
+#include "plat/dirty.h"
+
+namespace undergo::gc {
+
+// How writes of the program during a mark are noticed.
+enum class Facility : uint8_t {
+  kWriteProtect,  // userfaultfd
+  kStopped,       // not at all: the whole mark runs with the world stopped
+};
+
+struct CycleTimes {
+  uint64_t stop1_ns, mark_ns, stop2_ns;  // wall
+  uint64_t start_ns;                     // CLOCK_MONOTONIC
+  uint64_t live_at_end;
+  uint64_t stack_bytes, globals_bytes;   // scanned
+  uint32_t rounds;                       // of pre-cleaning
+  uint32_t retries;                      // stops that took too long and were taken back
+};
+
+enum class Outcome : uint8_t { kDone, kAbandoned };
+
+// Called between portions of concurrent marking: waits when the collector has had its share of CPU.
+using ThrottleHook = void (*)();
+
+class Cycle {
+ public:
+  // Everything from the reset of the marks to the flip. The coordinator calls it; no sweep is under
+  // way. `extra_roots` are the ranges that the program added.
+  Outcome Run(bool stopped, ThrottleHook throttle);
+  const CycleTimes& times() const { return times_; }
+  const char* reason() const { return reason_; }  // of an abandoned cycle
+  Facility facility() const { return facility_; }
+  const MarkCounts& counts() const { return marker_.counts(); }
+  WorkPool& pool() { return pool_; }
+  const ScanTarget& target() const { return target_; }
+  void SetGuard(uint64_t guard) { target_.guard = guard; }
+  bool AddRoots(Addr from, Addr to);
+  void AfterForkInChild();
+
+ private:
+  struct Range {
+    Addr from, to;
+  };
+  static constexpr uint32_t kMaxExtra = 64;
+  static constexpr uint32_t kMaxStacks = 4096;
+
+  bool Fail(const char* why);
+  void ResetAllMarks();
+  bool ArmAll();
+  void DisarmAll();
+  bool ConcurrentMark(ThrottleHook throttle);
+  bool PreClean(ThrottleHook throttle);
+  bool FirstStop();
+  bool FinalStop(bool last, bool* again);
+  bool StoppedMark();
+  void ScanStopped(bool final);
+  void ScanRange(const RootRange& r);
+  bool MarkRoots();
+  bool CollectDirty(bool rearm, bool roots_too, uint64_t* pages);
+  bool RescanRoots();
+  void Flip();
+  void SubtractStacks();
+
+  plat::DirtyTracker tracker_;
+  Facility facility_ = Facility::kStopped;
+  RootList roots_;
+  WorkPool pool_;
+  Marker marker_;
+  ScanTarget target_ = {};
+  CycleTimes times_ = {};
+  const char* reason_ = "";
+  Range stacks_[kMaxStacks] = {};  // live parts at the first stop
+  uint32_t stack_count_ = 0;
+  Range extra_[kMaxExtra] = {};
+  uint32_t extra_count_ = 0;
+  uint64_t stop_budget_ns_ = 0;
+  Addr armed_end_[heap::kRegions] = {};
+  void* buffer_ = nullptr;  // kReadBuffer bytes
+};
+
+}  // namespace undergo::gc

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Marker: finds objects from words, marks them and scans them. One thread uses a Marker; several
+// Markers work on the same heap.
+#pragma once
+
+#include "base/types.h"
+#include "gc/scan.h"
+#include "gc/work_queue.h"
+#include "heap/arena.h"
+
+namespace undergo::gc {
+
+struct MarkCounts {
+  uint64_t marked_bytes;  // objects that were reached
+  uint64_t marked_objects;
+  uint64_t scanned_bytes;  // of objects
+  uint64_t root_bytes;     // of everything else
+};
+
+class Marker {
+ public:
+  constexpr Marker() = default;
+
+  // Before each mark phase. The pool is shared with all others.
+  void Start(WorkPool* pool, const ScanTarget& target);
+
+  // A word that may be the address of an object, any of its bytes or its end.
+  void MarkWord(uint64_t word);
+  // Memory outside the heap, or copied from there. `data` is aligned to 8.
+  void ScanRoots(const void* data, size_t bytes);
+  void ScanRootsBytewise(const void* data, size_t bytes);
+  // What of the marked objects lies in these pages of the heap.
+  void ScanPages(Addr from, Addr to);
+
+  // Scans until nothing is left here and in the pool (true), or until `limit` bytes were scanned.
+  bool Drain(uint64_t limit);
+  // Hands all local work to the pool.
+  void Flush();
+  bool HasLocalWork() const { return depth_ != 0; }
+
+  const MarkCounts& counts() const { return counts_; }
+
+ private:
+  static constexpr uint32_t kDepth = 2048;
+  static constexpr uint32_t kAhead = 16;  // objects whose memory is on its way to the cache
+  static constexpr size_t kBlockWords = 64;
+
+  void Push(uint64_t item);
+  void Spill(uint32_t keep);
+  bool Refill();
+  void ScanItem(uint64_t item);
+  void ScanObject(Addr a, size_t bytes);
+  void ScanLarge(Addr from);
+  void ScanWords(const uint64_t* words, size_t count);
+  void MarkSmall(heap::Span* s, uint32_t slot, Addr base);
+  void MarkSlow(Addr a);
+
+  WorkPool* pool_ = nullptr;
+  ScanTarget target_ = {};
+  MarkCounts counts_ = {};
+  uint32_t depth_ = 0;
+  uint64_t stack_[kDepth] = {};
+  uint64_t found_[3 * kBlockWords + 16] = {};
+};
+
+}  // namespace undergo::gc

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Objects that are marked and wait to be scanned.
+//
+// An item is the address of an object's first byte, or, with bit 0 set, the address from which a
+// large object is still to be scanned. Each marker has a local stack; what is too much for it goes
+// in chunks to the pool, where every marker takes from.
+#pragma once
+
+#include "base/types.h"
+#include "sync/mutex.h"
+
+namespace undergo::gc {
+
+struct WorkChunk {
+  static constexpr uint32_t kItems = 510;
+  WorkChunk* next;  // pool's lock
+  uint64_t count;
+  uint64_t items[kItems];
+};
+static_assert(sizeof(WorkChunk) == 4096);
+
+class WorkPool {
+ public:
+  // A chunk with work, or null.
+  WorkChunk* Take();
+  void Put(WorkChunk* c);
+  // An empty chunk; null when there is no memory, and then failed() is true until Reset.
+  WorkChunk* NewChunk();
+  void Recycle(WorkChunk* c);
+  bool HasWork() const { return LoadAcquire(&full_) != nullptr; }  // pairs: Put
+  bool failed() const { return LoadRelaxed(&failed_); }
+  // Drops all work: a cycle was abandoned, or a forked child begins anew.
+  void Reset();
+  void ResetAfterForkInChild();
+
+ private:
+  sync::Mutex lock_;
+  WorkChunk* full_ = nullptr;   // lock_ for writers
+  WorkChunk* empty_ = nullptr;  // lock_
+  bool failed_ = false;
+};
+
+}  // namespace undergo::gc
