@@ -9,16 +9,16 @@
 namespace undergo::gc {
 
 struct Config {
-  int32_t percent = 100;          // GOGC; negative is off
+  int32_t percent = 100;  // GOGC; negative is off
   int64_t memory_limit = INT64_MAX;
-  int procs = 1;                  // GOMAXPROCS
+  int procs = 1;  // GOMAXPROCS
   heap::ReclaimMode mode = heap::ReclaimMode::kReclaim;
-  bool trace = false;             // GODEBUG=gctrace=1
+  bool trace = false;  // GODEBUG=gctrace=1
   bool pacer_trace = false;
-  bool check_mark = false;        // GODEBUG=gccheckmark=1
-  int stop_the_world = 0;         // GODEBUG=gcstoptheworld
+  bool check_mark = false;  // GODEBUG=gccheckmark=1
+  int stop_the_world = 0;   // GODEBUG=gcstoptheworld
   bool clobber = false;
-  bool stress = false;            // a cycle at every notice of the heap
+  bool stress = false;  // a cycle at every notice of the heap
 };
 
 // Turns the collector on. Called once, before the program's first instruction, on its first thread.
@@ -30,8 +30,8 @@ bool IsOn();
 // A whole cycle that begins after the call, and its sweep. False when the collector is off or the
 // cycle was given up. Not in signal handlers.
 bool Collect();
-int32_t SetPercent(int32_t percent);        // returns the old one
-int64_t SetMemoryLimit(int64_t bytes);      // negative: only returns the old one
+int32_t SetPercent(int32_t percent);    // returns the old one
+int64_t SetMemoryLimit(int64_t bytes);  // negative: only returns the old one
 bool AddRoots(Addr from, Addr to);
 
 struct CollectorStats {

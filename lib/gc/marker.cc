@@ -32,9 +32,9 @@ namespace undergo::gc {
 
 namespace {
 
-constexpr size_t kPiece = 128 * kKiB;    // of a large object
-constexpr size_t kSparse = 256 * kKiB;   // from this size on, missing pages are looked for
-constexpr uint64_t kRest = 1;            // item bit 0
+constexpr size_t kPiece = 128 * kKiB;   // of a large object
+constexpr size_t kSparse = 256 * kKiB;  // from this size on, missing pages are looked for
+constexpr uint64_t kRest = 1;           // item bit 0
 
 heap::Span* SpanOf(Addr a) { return heap::SpanAtSlice(heap::SliceOf(a)); }
 
@@ -111,7 +111,7 @@ void Marker::MarkSlow(Addr a) {
   if (slot < s->slots) MarkSmall(s, slot, start + size_t{slot} * size);
 }
 
-UNDERGO_INLINE void Marker::MarkWord(uint64_t word) {
+UNDERGO_INLINE void Marker::Visit(uint64_t word) {
   uint64_t offset = word - target_.base;
   if (offset >= target_.size) return;
   heap::Span* s = SpanOf(word);
@@ -125,11 +125,13 @@ UNDERGO_INLINE void Marker::MarkWord(uint64_t word) {
   MarkSmall(s, slot, word - in_slice + size_t{slot} * s->slot_size);
 }
 
+void Marker::MarkWord(uint64_t word) { Visit(word); }
+
 void Marker::ScanWords(const uint64_t* words, size_t count) {
   while (count > 0) {
     size_t n = Min(count, kBlockWords);
     size_t found = scan(words, n, target_, found_);
-    for (size_t i = 0; i < found; ++i) MarkWord(found_[i]);
+    for (size_t i = 0; i < found; ++i) Visit(found_[i]);
     words += n;
     count -= n;
   }
@@ -147,7 +149,7 @@ void Marker::ScanRootsBytewise(const void* data, size_t bytes) {
     // Blocks overlap by seven bytes: a word may begin at each of them.
     size_t n = Min(bytes - at, sizeof found_ / sizeof found_[0] - 16);
     size_t found = ScanBytewise(p + at, n, target_, found_);
-    for (size_t i = 0; i < found; ++i) MarkWord(found_[i]);
+    for (size_t i = 0; i < found; ++i) Visit(found_[i]);
     at += n > 7 ? n - 7 : n;
   }
 }

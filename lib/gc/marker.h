@@ -53,6 +53,7 @@ class Marker {
   void ScanLarge(Addr from);
   void ScanWords(const uint64_t* words, size_t count);
   void MarkSmall(heap::Span* s, uint32_t slot, Addr base);
+  void Visit(uint64_t word);
   void MarkSlow(Addr a);
 
   WorkPool* pool_ = nullptr;

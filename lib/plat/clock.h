@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "plat/syscall.h"
+
 namespace undergo::plat {
 
 // Nanoseconds of the monotonic clock at the resolution of the kernel's tick (1 to 10 ms). Costs a
@@ -14,6 +16,17 @@ inline uint64_t CoarseNowNs() {
   struct timespec t;
   if (clock_gettime(CLOCK_MONOTONIC_COARSE, &t) != 0) return 0;
   return static_cast<uint64_t>(t.tv_sec) * 1000000000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+inline uint64_t NowNs(clockid_t clock = CLOCK_MONOTONIC) {
+  struct timespec t;
+  if (clock_gettime(clock, &t) != 0) return 0;
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+inline void NapNs(uint64_t ns) {
+  struct timespec t = {static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
+  Syscall(__NR_nanosleep, &t, nullptr);
 }
 
 }  // namespace undergo::plat

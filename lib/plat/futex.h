@@ -12,6 +12,11 @@ namespace undergo::plat {
 inline void FutexWait(const uint32_t* word, uint32_t expected) {
   Syscall(__NR_futex, word, 128 /* WAIT | PRIVATE */, expected, nullptr);
 }
+// The same, and at the latest after `ns`.
+inline void FutexWaitFor(const uint32_t* word, uint32_t expected, uint64_t ns) {
+  uint64_t span[2] = {ns / 1000000000, ns % 1000000000};
+  Syscall(__NR_futex, word, 128 /* WAIT | PRIVATE */, expected, span);
+}
 inline void FutexWake(const uint32_t* word, int count) {
   Syscall(__NR_futex, word, 129 /* WAKE | PRIVATE */, count);
 }

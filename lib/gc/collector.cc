@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+// When to collect, and who does it.
+//
+// The coordinator is a thread of ours that glibc does not know. The first request makes it, and it
+// ends when it had nothing to do for a while, so a program that needs no collection never sees it.
+// It runs the cycles (gc.cc), sweeps, and paces: the allocating threads tell how the heap grows
+// (heap::on_allocation); at the trigger they request a cycle, and while one runs they scan as much
+// as the pacer says that they owe, unless the coordinator has done it already.
+//
+// The coordinator marks a quarter of the CPU time of GOMAXPROCS CPUs, and beyond that what CPUs
+// have idle: the process' CPU time tells. A forced cycle takes what it gets.
+#include "gc/collector.h"
+
+#include "base/assert.h"
+#include "base/fmt.h"
+#include "gc/cycle.h"
+#include "gc/kernel_roots.h"
+#include "gc/limiter.h"
+#include "gc/pacer.h"
+#include "gc/trace.h"
+#include "heap/mheap.h"
+#include "heap/walk.h"
+#include "plat/clock.h"
+#include "plat/futex.h"
+#include "plat/log.h"
+#include "plat/thread.h"
+#include "world/world.h"
+
+namespace undergo::gc {
+
+namespace {
+
+constexpr uint64_t kIdleExitNs = 5'000'000'000;  // without a request
+constexpr uint64_t kIdleTickNs = 100'000'000;    // between looks at the page heap meanwhile
+constexpr uint64_t kNapNs = 200'000;             // when the coordinator had its share
+constexpr uint32_t kAssistants = 8;
+constexpr uint32_t kMaxFailures = 8;  // cycles in a row
+
+enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4 };
+
+struct Collector {
+  Config config;
+  Pacer pacer;
+  CpuLimiter limiter;
+  Cycle cycle;
+
+  uint32_t on = 0;        // written by Start and LatchOff
+  uint32_t requests = 0;  // atomic, Request bits; futex of the coordinator
+  uint32_t running = 0;   // atomic; the coordinator exists
+  uint32_t finished = 0;  // atomic; cycles that ended, futex of those who wait for one
+  uint32_t busy = 0;      // atomic; a cycle runs
+  uint32_t last_failed = 0;
+  uint64_t trigger = 0;  // atomic; bytes of live heap
+
+  // Of the running cycle.
+  int64_t credit = 0;     // atomic; bytes scanned that no assist has claimed
+  uint64_t credited = 0;  // coordinator; of its own scanning
+  uint64_t assist_marked = 0, assist_scanned = 0, assist_ns = 0;  // atomic
+  uint64_t start_cpu = 0, start_process_cpu = 0, start_wall = 0;  // coordinator
+  bool forced = false;                                            // coordinator
+
+  Marker assistants[kAssistants];
+  uint64_t free_assistants = LowMask(kAssistants);  // atomic bits
+
+  CollectorStats stats = {};
+  uint64_t gc_cpu_ns = 0;
+  uint64_t process_start_ns = 0;
+  uint64_t last_gc_ns = 0;  // end of the last cycle
+  uint32_t failures = 0;
+};
+constinit Collector c;
+
+uint64_t LiveBytes() {
+  auto live = static_cast<int64_t>(LoadRelaxed(&heap::gc_heap.live_bytes));
+  return live > 0 ? static_cast<uint64_t>(live) : 0;
+}
+
+MemorySizes Sizes() {
+  MemorySizes s;
+  if (c.config.memory_limit == INT64_MAX) return s;
+  heap::MHeapStats m = heap::mheap.stats();
+  s.heap_free = m.dirty_free_bytes;
+  s.heap_alloc = LiveBytes();
+  s.mapped_ready = m.in_use_bytes + m.dirty_free_bytes + m.in_use_bytes / 32;
+  return s;
+}
+
+void Say(const char* what, const char* why) {
+  char line[256];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: ").Str(what).Str(why).Char('\n');
+  plat::LogWrite(out.text(), out.length());
+}
+
+void UpdateTrigger() {
+  uint64_t trigger = c.config.stress ? 0 : c.pacer.Trigger(Sizes());
+  StoreRelaxed(&c.trigger, trigger);
+}
+
+void CoordinatorMain(void*);
+
+void RequestCycle(uint32_t why) {
+  if ((FetchOrAcqRel(&c.requests, why) & why) == why) return;  // pairs: CoordinatorMain
+  plat::FutexWake(&c.requests, 1);
+  uint32_t none = 0;
+  if (!CasAcqRel(&c.running, &none, 1u)) return;  // pairs: the coordinator's end
+  if (plat::SpawnThread(CoordinatorMain, nullptr, "undergo-gc") < 0) {
+    StoreRelease(&c.running, 0u);
+    StoreRelease(&c.requests, 0u);
+    FetchAddAcqRel(&c.finished, 1u);
+    plat::FutexWake(&c.finished, INT32_MAX);
+  }
+}
+
+// --- Assists ---
+
+// Scans what the pacer says that `bytes` of allocation owe. Any thread of the program.
+void Assist(size_t bytes) {
+  int64_t work = c.pacer.DebtFor(static_cast<int64_t>(bytes)).work;
+  if (work <= 0 || c.limiter.Limiting()) return;
+  if (FetchAddRelaxed(&c.credit, -work) >= work) return;
+  FetchAddRelaxed(&c.credit, work);
+  uint64_t start = plat::NowNs();
+  {
+    heap::BusyScope busy;
+    uint64_t free = LoadRelaxed(&c.free_assistants);
+    uint32_t i;
+    do {
+      if (free == 0) return;
+      i = LowestBit(free);
+    } while (!CasAcqRel(&c.free_assistants, &free, free & (free - 1)));  // pairs: itself
+    // Within a BusyScope the phase cannot change.
+    if (heap::gc_heap.black) {
+      Marker& m = c.assistants[i];
+      m.Start(&c.cycle.pool(), c.cycle.target());
+      m.Drain(static_cast<uint64_t>(work));
+      m.Flush();
+      FetchAddRelaxed(&c.assist_marked, m.counts().marked_bytes);
+      FetchAddRelaxed(&c.assist_scanned, m.counts().scanned_bytes);
+    }
+    FetchOrAcqRel(&c.free_assistants, uint64_t{1} << i);  // pairs: itself
+  }
+  uint64_t took = plat::NowNs() - start;
+  FetchAddRelaxed(&c.assist_ns, took);
+  c.limiter.AddAssist(static_cast<int64_t>(took));
+}
+
+void OnAllocation(size_t bytes) {
+  if (LoadRelaxed(&c.on) == 0) return;
+  if (heap::gc_heap.black) return Assist(bytes);
+  if (LoadRelaxed(&c.busy) != 0) return;
+  if (c.config.memory_limit != INT64_MAX) UpdateTrigger();
+  if (LiveBytes() >= LoadRelaxed(&c.trigger)) {
+    RequestCycle(kHeap);
+  } else if (c.pacer.TimedGcDue(static_cast<int64_t>(plat::CoarseNowNs()),
+                                static_cast<int64_t>(LoadRelaxed(&c.last_gc_ns)))) {
+    RequestCycle(kTimed);
+  }
+}
+
+// --- The coordinator ---
+
+ScanWork WorkDone() {
+  ScanWork w;
+  w.heap = c.cycle.counts().scanned_bytes + LoadRelaxed(&c.assist_scanned);
+  w.globals = c.cycle.counts().root_bytes;
+  return w;
+}
+
+void Throttle() {
+  uint64_t scanned = c.cycle.counts().scanned_bytes;
+  FetchAddRelaxed(&c.credit, static_cast<int64_t>(scanned - c.credited));
+  c.credited = scanned;
+  c.pacer.Revise(LiveBytes(), WorkDone(), Sizes());
+  if (c.forced) return;
+  uint64_t now = plat::NowNs();
+  uint64_t wall = now - c.start_wall;
+  uint64_t own = plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu;
+  uint64_t all = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID) - c.start_process_cpu;
+  auto procs = static_cast<uint64_t>(c.config.procs);
+  bool idle = all * 10 < wall * (procs * 10 - 2);
+  if (idle || own * 4 <= wall * procs) return;
+  plat::NapNs(kNapNs);
+}
+
+void SweepAll() {
+  heap::ForEachSpan([](heap::Span* s) {
+    heap::BusyScope busy;
+    if (LoadRelaxed(&s->state) == heap::SpanState::kLarge) {
+      heap::SweepLarge(s);
+    } else {
+      heap::SweepSpan(s);
+    }
+  });
+  // Those that others began.
+  heap::ForEachSpan([](heap::Span* s) {
+    if (LoadRelaxed(&s->state) != heap::SpanState::kLarge) heap::EnsureSwept(s);
+  });
+  StoreRelease(&heap::gc_heap.unswept, false);  // pairs: NeedsSweep
+}
+
+void PrepareSweep() {
+  uint64_t goal = c.pacer.Goal(Sizes());
+  uint64_t budget = goal == kNoGoal ? LiveBytes() / 16 : goal / 32;
+  uint64_t waiting = LoadRelaxed(&heap::sweep_counts.condemned_bytes);
+  heap::gc_heap.now_ms = static_cast<uint32_t>(plat::NowNs() / 1'000'000);
+  int64_t left = static_cast<int64_t>(Max(budget, kMiB)) - static_cast<int64_t>(waiting);
+  StoreRelaxed(&heap::gc_heap.probation_left, left);
+  heap::gc_heap.no_probation =
+      c.config.memory_limit != INT64_MAX &&
+      Sizes().mapped_ready > static_cast<uint64_t>(c.config.memory_limit / 8 * 7);
+  heap::sweep_counts.garbage_objects = heap::sweep_counts.garbage_bytes = 0;
+}
+
+void Trace(const CycleTimes& t, uint64_t live_at_start, uint64_t goal, uint64_t marked) {
+  GcTrace line;
+  line.cycle = c.stats.cycles;
+  line.start = static_cast<int64_t>(t.start_ns - c.process_start_ns);
+  line.gc_share = c.stats.cpu_fraction;
+  line.first_stop = static_cast<int64_t>(t.stop1_ns);
+  line.mark = static_cast<int64_t>(t.mark_ns);
+  line.second_stop = static_cast<int64_t>(t.stop2_ns);
+  line.stop_procs = c.config.procs;
+  line.assist = static_cast<int64_t>(LoadRelaxed(&c.assist_ns));
+  line.workers = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu);
+  line.live_at_start = live_at_start;
+  line.live_at_end = t.live_at_end;
+  line.marked = marked;
+  line.goal = goal;
+  line.stacks = t.stack_bytes;
+  line.globals = t.globals_bytes;
+  line.procs = c.config.procs;
+  line.forced = c.forced;
+  char text[kTraceLineSize];
+  Fmt out(text, sizeof text);
+  FormatGcTrace(line, &out);
+  plat::LogWrite(out.text(), out.length());
+}
+
+void TracePacerStart() {
+  if (!c.config.pacer_trace) return;
+  PacerStartTrace t;
+  t.work_per_byte = c.pacer.AssistWorkPerByte();
+  t.heap_scan = t.heap_live = LiveBytes();
+  t.goal = c.pacer.Goal(Sizes());
+  t.dedicated = c.pacer.workers().dedicated;
+  t.fractional = c.pacer.workers().fractional;
+  char text[kTraceLineSize];
+  Fmt out(text, sizeof text);
+  FormatPacerStart(t, &out);
+  plat::LogWrite(out.text(), out.length());
+}
+
+void BeginCycle(uint32_t why, uint64_t live) {
+  c.forced = (why & kForced) != 0 || c.config.stress;
+  c.credit = 0;
+  c.credited = 0;
+  c.assist_marked = c.assist_scanned = c.assist_ns = 0;
+  c.start_wall = plat::NowNs();
+  c.start_cpu = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
+  c.start_process_cpu = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID);
+  if ((why & kTimed) != 0 && c.config.trace) plat::LogWrite(kTimedGcLine, sizeof kTimedGcLine - 1);
+  CycleStart start;
+  start.now = static_cast<int64_t>(c.start_wall);
+  start.heap_live = start.heap_scan = live;
+  start.globals = c.cycle.times().globals_bytes;
+  start.max_stack = c.cycle.times().stack_bytes;
+  start.procs = c.config.procs;
+  start.timed = (why & kTimed) != 0;
+  c.pacer.StartCycle(start, Sizes());
+  TracePacerStart();
+}
+
+void EndCycle(uint64_t live_at_start, uint64_t goal) {
+  const CycleTimes& t = c.cycle.times();
+  uint64_t marked = c.cycle.counts().marked_bytes + c.assist_marked;
+  uint64_t now = plat::NowNs();
+  CycleEnd end;
+  end.now = static_cast<int64_t>(now);
+  end.heap_live = t.live_at_end;
+  end.marked = marked;
+  end.work = WorkDone();
+  end.assist_ns = static_cast<int64_t>(c.assist_ns);
+  end.procs = c.config.procs;
+  PacerEndTrace pt;
+  pt.expected_work = c.pacer.ExpectedWork();
+  pt.triggered = live_at_start;
+  pt.cons_mark = c.pacer.cons_mark();
+  bool measured = c.pacer.EndCycle(end, Sizes());
+  c.pacer.Commit(LiveBytes(), false);
+  uint64_t pause = t.stop1_ns + t.stop2_ns;
+  c.stats.cycles++;
+  if (c.forced) c.stats.forced_cycles++;
+  c.stats.last_pause_ns = pause;
+  c.stats.pause_total_ns += pause;
+  c.stats.max_pause_ns = Max(c.stats.max_pause_ns, Max(t.stop1_ns, t.stop2_ns));
+  c.stats.marked = marked;
+  c.gc_cpu_ns += plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu + c.assist_ns;
+  uint64_t possible = (now - c.process_start_ns) * static_cast<uint64_t>(c.config.procs);
+  c.stats.cpu_fraction = static_cast<double>(c.gc_cpu_ns) / static_cast<double>(possible);
+  if (c.config.pacer_trace && measured) {
+    pt.utilization = c.pacer.last_utilization();
+    pt.work = end.work;
+    pt.heap_live = t.live_at_end;
+    pt.goal = goal;
+    char text[kTraceLineSize];
+    Fmt out(text, sizeof text);
+    FormatPacerEnd(pt, &out);
+    plat::LogWrite(out.text(), out.length());
+  }
+  if (c.config.trace) Trace(t, live_at_start, goal, marked);
+}
+
+void AfterFailure() {
+  c.stats.abandoned_cycles++;
+  if (c.config.trace) Say("cycle abandoned: ", c.cycle.reason());
+  if (++c.failures >= kMaxFailures) {
+    LatchOff(c.cycle.reason());
+    return;
+  }
+  // The next attempt after a good part more.
+  uint64_t live = LiveBytes();
+  StoreRelaxed(&c.trigger, live + Max(live / 8, 4 * kMiB));
+}
+
+void RunCycle(uint32_t why) {
+  StoreRelaxed(&c.busy, 1u);
+  uint64_t live = LiveBytes();
+  BeginCycle(why, live);
+  uint64_t goal = c.pacer.Goal(Sizes());
+  bool hidden = UsesIoUring();
+  if (hidden)
+    LatchOff("the program uses io_uring, which keeps pointers where nobody can read them");
+  bool done = !hidden && c.cycle.Run(c.config.stop_the_world != 0, Throttle) == Outcome::kDone;
+  c.last_failed = !done;
+  if (done) {
+    c.failures = 0;
+    // Marked by assists: the flip counted the coordinator's own only.
+    FetchAddRelaxed(&heap::gc_heap.live_bytes, c.assist_marked);
+    EndCycle(live, goal);
+    PrepareSweep();
+    SweepAll();
+    c.pacer.Commit(LiveBytes(), true);
+    UpdateTrigger();
+    if (heap::gc_heap.no_probation) heap::mheap.PurgeAll();
+  } else if (!hidden) {
+    AfterFailure();
+  }
+  StoreRelaxed(&c.last_gc_ns, plat::NowNs());
+  c.stats.last_end_ns = plat::NowNs(CLOCK_REALTIME);
+  StoreRelaxed(&c.busy, 0u);
+  FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
+  plat::FutexWake(&c.finished, INT32_MAX);
+}
+
+void CoordinatorMain(void*) {
+  uint64_t idle_since = plat::NowNs();
+  for (;;) {
+    uint32_t why = ExchangeAcqRel(&c.requests, uint32_t{kNone});  // pairs: RequestCycle
+    if (why != kNone) {
+      if (LoadRelaxed(&c.on) != 0) {
+        RunCycle(why);
+      } else {
+        FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
+        plat::FutexWake(&c.finished, INT32_MAX);
+      }
+      idle_since = plat::NowNs();
+      continue;
+    }
+    if (plat::NowNs() - idle_since > kIdleExitNs) {
+      StoreRelease(&c.running, 0u);  // pairs: RequestCycle
+      uint32_t none = 0;
+      // A request that came in between has seen us alive.
+      if (LoadAcquire(&c.requests) == kNone || !CasAcqRel(&c.running, &none, 1u)) return;
+      continue;
+    }
+    plat::FutexWaitFor(&c.requests, kNone, kIdleTickNs);
+    // Free memory goes back although the program may not call the heap for a while.
+    heap::BusyScope busy;
+    heap::mheap.Tick();
+  }
+}
+
+void ReportViolation(const char* what, Addr object, size_t size) {
+  char line[256];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: object ").Hex(object).Str(" of ").Dec(size).Str(" bytes ").Str(what);
+  out.Str(" although nothing pointed to it: objects of this size are no longer collected\n");
+  plat::LogWrite(out.text(), out.length());
+}
+
+}  // namespace
+
+void Start(const Config& config) {
+  c.config = config;
+  c.process_start_ns = plat::NowNs();
+  heap::gc_heap.enabled = true;
+  heap::gc_heap.mode = config.mode;
+  heap::gc_heap.clobber = config.clobber;
+  heap::on_violation = ReportViolation;
+  heap::on_allocation = OnAllocation;
+  c.pacer.Init(config.percent, config.memory_limit);
+  c.limiter.SetProcs(config.procs, static_cast<int64_t>(c.process_start_ns));
+  const char* kernel;
+  ChooseScanKernel(&kernel);
+  uint64_t guard;
+  asm("movq %%fs:0x30, %0" : "=r"(guard));
+  c.cycle.SetGuard(guard);
+  UpdateTrigger();
+  StoreRelease(&c.on, 1u);
+  if (!config.trace) return;
+  char line[256];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: collector on: scan kernel ")
+      .Str(kernel)
+      .Str(", ")
+      .Dec(static_cast<uint64_t>(config.procs));
+  out.Str(" procs\n");
+  plat::LogWrite(out.text(), out.length());
+}
+
+void LatchOff(const char* why) {
+  if (ExchangeAcqRel(&c.on, 0u) != 0) Say("no more collections: ", why);  // pairs: OnAllocation
+}
+
+bool IsOn() { return LoadAcquire(&c.on) != 0; }  // pairs: Start
+
+bool Collect() {
+  if (!IsOn()) return false;
+  // A cycle that runs already may have missed what the caller dropped.
+  uint32_t from = LoadAcquire(&c.finished);  // pairs: RunCycle
+  uint32_t target = from + (LoadRelaxed(&c.busy) != 0 ? 2 : 1);
+  for (;;) {
+    uint32_t now = LoadAcquire(&c.finished);  // pairs: RunCycle
+    if (static_cast<int32_t>(now - target) >= 0) return c.last_failed == 0;
+    RequestCycle(kForced);
+    plat::FutexWait(&c.finished, now);
+  }
+}
+
+int32_t SetPercent(int32_t percent) {
+  int32_t old = c.pacer.percent();
+  c.pacer.SetPercent(percent);
+  if (LoadRelaxed(&c.busy) == 0) c.pacer.Commit(LiveBytes(), true);
+  UpdateTrigger();
+  return old;
+}
+
+int64_t SetMemoryLimit(int64_t bytes) {
+  int64_t old = c.pacer.memory_limit();
+  if (bytes < 0) return old;
+  c.config.memory_limit = bytes;
+  c.pacer.SetMemoryLimit(bytes);
+  UpdateTrigger();
+  return old;
+}
+
+bool AddRoots(Addr from, Addr to) { return c.cycle.AddRoots(from, to); }
+
+void ReadStats(CollectorStats* out) {
+  *out = c.stats;
+  out->live = LiveBytes();
+  out->trigger = LoadRelaxed(&c.trigger);
+  out->goal = c.pacer.Goal(Sizes());
+  out->sweep = heap::sweep_counts;
+}
+
+void AfterForkInChild() {
+  c.running = c.requests = c.busy = 0;
+  c.free_assistants = LowMask(kAssistants);
+  c.cycle.AfterForkInChild();
+  if (!heap::gc_heap.unswept) return;
+  // Spans that a thread of the parent was sweeping: what it had not freed stays.
+  heap::ForEachSpan([](heap::Span* s) {
+    if (s->sweepgen == heap::heap_sweepgen - 1) s->sweepgen = heap::heap_sweepgen;
+  });
+}
+
+}  // namespace undergo::gc
