@@ -52,6 +52,20 @@ struct undergo_stats {
   struct undergo_class_stats by_size[UNDERGO_STATS_CLASSES];
   uint64_t large_mallocs;   /* objects above the largest class */
   uint64_t large_frees;
+  /* The collector. */
+  uint64_t num_gc;               /* cycles so far */
+  uint64_t num_forced_gc;        /* of them by undergo_gc() */
+  uint64_t num_abandoned_gc;     /* given up, nothing was reclaimed by them */
+  uint64_t pause_total_ns;       /* the world was stopped so long, all cycles together */
+  uint64_t max_pause_ns;         /* longest single stop */
+  uint64_t last_gc_ns;           /* end of the last cycle, since 1970 */
+  uint64_t next_gc;              /* goal of the live heap; the maximum when there is none */
+  uint64_t gc_reclaimed_objects; /* freed by the collector, not by the program */
+  uint64_t gc_reclaimed_bytes;
+  uint64_t gc_probation_objects; /* unreachable, kept for a while to see whether they are used */
+  uint64_t gc_probation_bytes;
+  uint64_t gc_resurrected;       /* reachable again while on probation */
+  uint64_t gc_hidden_frees;      /* freed by the program although nothing pointed to them */
 };
 
 /*
@@ -60,6 +74,25 @@ struct undergo_stats {
  * Returns 0, or -1 when out is null.
  */
 UNDERGO_WEAK int undergo_read_stats(struct undergo_stats *out, size_t size);
+
+/*
+ * Runs a whole collection that begins after the call, with its sweep, and waits for it. Objects that
+ * it finds unreachable go on probation first: a further collection frees them. Returns 0, or -1 when
+ * the collector is off or the collection was given up (a thread could not be stopped).
+ */
+UNDERGO_WEAK int undergo_gc(void);
+
+/* As GOGC; negative is off. Returns the old value. */
+UNDERGO_WEAK int undergo_set_gc_percent(int percent);
+
+/* As GOMEMLIMIT, in bytes; a negative number only returns the old value. */
+UNDERGO_WEAK int64_t undergo_set_memory_limit(int64_t bytes);
+
+/*
+ * Words in [from, to) count as pointers as long as the process lives: for memory that the library
+ * cannot see, such as mappings of devices. At most 64 ranges. Returns 0, or -1.
+ */
+UNDERGO_WEAK int undergo_add_roots(void *from, void *to);
 
 /* "MAJOR.MINOR.PATCH" of the library, a constant. */
 UNDERGO_WEAK const char *undergo_version(void);

@@ -9,6 +9,8 @@
 
 #include "base/fmt.h"
 #include "boot/options.h"
+#include "boot/procs.h"
+#include "gc/collector.h"
 #include "heap/bad_free.h"
 #include "heap/heap_stats.h"
 #include "heap/mheap.h"
@@ -45,6 +47,28 @@ void ApplySettings() {
   }
 }
 
+heap::ReclaimMode ModeOf(GcMode mode) {
+  if (mode == GcMode::kReport) return heap::ReclaimMode::kReport;
+  return mode == GcMode::kPoison ? heap::ReclaimMode::kPoison : heap::ReclaimMode::kReclaim;
+}
+
+void StartCollector() {
+  if (options.gc == GcMode::kOff) return;
+  heap::size_rounding = heap::kGranule;  // the slack byte
+  gc::Config config;
+  config.percent = options.gogc_percent;
+  config.memory_limit = options.gomemlimit_bytes;
+  config.procs = options.gomaxprocs > 0 ? options.gomaxprocs
+                                        : DefaultProcs(options.godebug.containermaxprocs != 0);
+  config.mode = ModeOf(options.gc);
+  config.trace = options.godebug.gctrace > 0;
+  config.pacer_trace = options.godebug.gcpacertrace > 0;
+  config.check_mark = options.godebug.gccheckmark > 0;
+  config.stop_the_world = options.godebug.gcstoptheworld;
+  config.clobber = options.godebug.clobberfree > 0;
+  gc::Start(config);
+}
+
 __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
   Start(argc, argv, envp);
 }
@@ -69,6 +93,7 @@ void Start(int, char**, char** envp) {
   ApplySettings();
   plat::AddOwnModule();
   posix::InstallForkHandlers();
+  StartCollector();
   posix::InstallThreadExitHook();
 }
 

@@ -19,6 +19,7 @@ struct CycleTimes {
   uint64_t stop1_ns, mark_ns, stop2_ns;  // wall
   uint64_t start_ns;                     // CLOCK_MONOTONIC
   uint64_t live_at_end;
+  uint64_t black_bytes;                 // handed out while marking
   uint64_t stack_bytes, globals_bytes;  // scanned
   uint32_t rounds;                      // of pre-cleaning
   uint32_t retries;                     // stops that took too long and were taken back

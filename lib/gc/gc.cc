@@ -166,7 +166,7 @@ bool Cycle::FirstStop() {
 
 void Cycle::ScanRange(const RootRange& r) {
   CopyContext context = {&marker_, r.bytewise};
-  ReadWrittenPages(r.from, r.to, buffer_, ScanCopy, &context);
+  ReadRoot(r, buffer_, ScanCopy, &context);
 }
 
 bool Cycle::MarkRoots() {
@@ -246,7 +246,8 @@ bool Cycle::PreClean(ThrottleHook throttle) {
 }
 
 void Cycle::Flip() {
-  uint64_t live = marker_.counts().marked_bytes + LoadRelaxed(&heap::gc_heap.black_bytes);
+  times_.black_bytes = LoadRelaxed(&heap::gc_heap.black_bytes);
+  uint64_t live = marker_.counts().marked_bytes + times_.black_bytes;
   times_.live_at_end = LoadRelaxed(&heap::gc_heap.live_bytes);
   StoreRelaxed(&heap::gc_heap.live_bytes, live);
   for (heap::MCache* mc = heap::FirstMCache(); mc != nullptr; mc = mc->all_next) mc->gc_small = 0;

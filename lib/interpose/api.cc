@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The public C interface.
+#include "gc/collector.h"
 #include "heap/heap_stats.h"
 #include "undergo/undergo.h"
 
@@ -33,6 +34,24 @@ void Fill(const heap::HeapStats& s, undergo_stats* out) {
   out->large_frees = large.mallocs - large.live;
 }
 
+void FillCollector(undergo_stats* out) {
+  undergo::gc::CollectorStats g;
+  undergo::gc::ReadStats(&g);
+  out->num_gc = g.cycles;
+  out->num_forced_gc = g.forced_cycles;
+  out->num_abandoned_gc = g.abandoned_cycles;
+  out->pause_total_ns = g.pause_total_ns;
+  out->max_pause_ns = g.max_pause_ns;
+  out->last_gc_ns = g.last_end_ns;
+  out->next_gc = g.goal;
+  out->gc_reclaimed_objects = g.sweep.reclaimed_objects;
+  out->gc_reclaimed_bytes = g.sweep.reclaimed_bytes;
+  out->gc_probation_objects = g.sweep.condemned_objects;
+  out->gc_probation_bytes = g.sweep.condemned_bytes;
+  out->gc_resurrected = g.sweep.resurrected;
+  out->gc_hidden_frees = g.sweep.hidden_frees;
+}
+
 }  // namespace
 
 extern "C" int undergo_read_stats(undergo_stats* out, size_t size) {
@@ -41,8 +60,22 @@ extern "C" int undergo_read_stats(undergo_stats* out, size_t size) {
   heap::ReadHeapStats(&s);
   undergo_stats all = {};
   Fill(s, &all);
+  FillCollector(&all);
   __builtin_memcpy(out, &all, undergo::Min(size, sizeof all));
   return 0;
+}
+
+extern "C" int undergo_gc(void) { return undergo::gc::Collect() ? 0 : -1; }
+
+extern "C" int undergo_set_gc_percent(int percent) { return undergo::gc::SetPercent(percent); }
+
+extern "C" int64_t undergo_set_memory_limit(int64_t bytes) {
+  return undergo::gc::SetMemoryLimit(bytes);
+}
+
+extern "C" int undergo_add_roots(void* from, void* to) {
+  auto a = reinterpret_cast<undergo::Addr>(from), b = reinterpret_cast<undergo::Addr>(to);
+  return a < b && undergo::gc::AddRoots(a, b) ? 0 : -1;
 }
 
 extern "C" const char* undergo_version(void) { return UNDERGO_VERSION; }

@@ -4,11 +4,13 @@
 #include <pthread.h>
 
 #include "base/assert.h"
+#include "gc/collector.h"
 #include "heap/mcache.h"
 #include "heap/mheap.h"
 #include "heap/registry.h"
 #include "plat/real.h"
 #include "posix/posix.h"
+#include "world/world.h"
 
 namespace undergo::posix {
 
@@ -29,6 +31,12 @@ void OnThreadExit(void* value) {
 
 void OnThreadAttached() { pthread_setspecific(exit_key, reinterpret_cast<void*>(1)); }
 
+void InForkedChild() {
+  world::AfterForkInChild();
+  gc::AfterForkInChild();
+  heap::ResetAllInChild();
+}
+
 template <typename Limit>
 void BeforeLimit(int what, const Limit* limit) {
   if (what != RLIMIT_AS || limit == nullptr) return;
@@ -40,7 +48,7 @@ void BeforeLimit(int what, const Limit* limit) {
 }  // namespace
 
 void InstallForkHandlers() {
-  int error = pthread_atfork(heap::LockAllForFork, heap::UnlockAllInParent, heap::ResetAllInChild);
+  int error = pthread_atfork(heap::LockAllForFork, heap::UnlockAllInParent, InForkedChild);
   UNDERGO_CHECK(error == 0);
 }
 
