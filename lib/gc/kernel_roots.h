@@ -6,10 +6,13 @@
 
 namespace undergo::gc {
 
-// Calls f for each data word of each epoll watch and for the sigval of each POSIX timer. False when
-// one of the lists cannot be read. Not seen: what is in flight in io_uring (UsesIoUring), in
-// pipes and sockets, and in mq_notify.
-bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context);
+// Calls f for the data word of each epoll watch and for the sigval of each POSIX timer. False when
+// one of the lists cannot be read. `io_uring`, if given, is set to true when there is a descriptor
+// of an io_uring. The lists are not read in one moment: words that enter the kernel meanwhile may
+// be missed. Never seen: what is in pipes and sockets or in flight in an io_uring, mq_notify,
+// queued signals, and descriptors of threads with a descriptor table of their own.
+bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context,
+                       bool* io_uring = nullptr);
 
 // The process has an io_uring descriptor, or maps the rings of one: words may be in flight that
 // nobody can read. True as well when this cannot be found out.

@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "plat/lines.h"
 #include "plat/maps.h"
 #include "plat/own_ranges.h"
 #include "plat/pagemap.h"
@@ -47,10 +48,7 @@ namespace {
 
 using plat::IsError;
 
-bool StartsWith(const char* s, const char* prefix) {
-  while (*prefix != '\0' && *s == *prefix) ++s, ++prefix;
-  return *prefix == '\0';
-}
+bool StartsWith(const char* s, const char* prefix) { return plat::SkipPrefix(&s, prefix); }
 
 // Files that only stand for memory: their pages change with the process, not with a disk.
 bool IsSharedMemory(const char* path) {

@@ -2,65 +2,13 @@
 // Reader of /proc/self/maps, and of /proc/self/smaps, which has the same lines and more between.
 #include "plat/maps.h"
 
-#include <fcntl.h>
-
-#include "plat/syscall.h"
+#include "plat/lines.h"
 
 namespace undergo::plat {
 
 namespace {
 
-// Lines of a file descriptor, through a fixed buffer.
-class LineReader {
- public:
-  explicit LineReader(long fd) : fd_(fd) {}
-
-  // The next line without its newline, null at the end. Overlong lines are cut.
-  char* Next() {
-    for (;;) {
-      for (size_t i = start_; i < end_; ++i) {
-        if (buffer_[i] != '\n') continue;
-        buffer_[i] = '\0';
-        char* line = buffer_ + start_;
-        start_ = i + 1;
-        return line;
-      }
-      if (start_ == 0 && end_ == sizeof buffer_) end_ = 0;
-      for (size_t i = start_; i < end_; ++i) buffer_[i - start_] = buffer_[i];
-      end_ -= start_;
-      start_ = 0;
-      long n = Syscall(__NR_read, fd_, buffer_ + end_, sizeof buffer_ - end_);
-      if (n == -4) continue;  // EINTR
-      failed_ = n < 0;
-      if (n <= 0) return nullptr;
-      end_ += static_cast<size_t>(n);
-    }
-  }
-  bool failed() const { return failed_; }
-
- private:
-  long fd_;
-  char buffer_[4096 + 256];
-  size_t start_ = 0;
-  size_t end_ = 0;
-  bool failed_ = false;
-};
-
-Addr ParseHex(char** at) {
-  Addr v = 0;
-  for (;; ++*at) {
-    char c = **at;
-    if (c >= '0' && c <= '9') {
-      v = v * 16 + static_cast<Addr>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      v = v * 16 + static_cast<Addr>(c - 'a' + 10);
-    } else {
-      return v;
-    }
-  }
-}
-
-bool ParseLine(char* at, Mapping* m) {
+bool ParseLine(const char* at, Mapping* m) {
   m->start = ParseHex(&at);
   if (*at++ != '-') return false;
   m->end = ParseHex(&at);
@@ -84,9 +32,7 @@ bool ParseLine(char* at, Mapping* m) {
 
 // The number of a line "Name:   123 kB" in bytes, if it has this name.
 void ParseSize(const char* line, const char* name, size_t* bytes) {
-  for (; *name != '\0'; ++name, ++line) {
-    if (*line != *name) return;
-  }
+  if (!SkipPrefix(&line, name)) return;
   while (*line == ' ') ++line;
   size_t kilobytes = 0;
   for (; *line >= '0' && *line <= '9'; ++line) {
@@ -142,10 +88,8 @@ bool Describe(void* context, const Mapping& m) {
 bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* context,
                     MapSource source) {
   bool sizes = source == MapSource::kSizes;
-  long fd = Syscall(__NR_openat, AT_FDCWD, sizes ? "/proc/self/smaps" : "/proc/self/maps",
-                    O_RDONLY | O_CLOEXEC, 0);
-  if (IsError(fd)) return false;
-  LineReader lines(fd);
+  LineReader lines(sizes ? "/proc/self/smaps" : "/proc/self/maps");
+  if (lines.failed()) return false;
   Mapping m = {};
   if (sizes) {
     VisitWithSizes(&lines, visit, context);
@@ -154,7 +98,6 @@ bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* contex
       if (ParseLine(line, &m) && !visit(context, m)) break;
     }
   }
-  Syscall(__NR_close, fd);
   return !lines.failed();
 }
 

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads back from /proc what the kernel holds for the program.
+//
+//   /proc/self/fd          links that tell the kind of each descriptor
+//   /proc/self/fdinfo/N    of an epoll descriptor: a line "tfd: 5 events: 19 data: 7f00..." for
+//   each
+//                          watch, also for those that are disabled or whose descriptor was closed
+//   /proc/self/timers      a line "signal: 10/00007f00..." for each timer
+//
+// Compared with a table filled by interposed functions this sees watches made by raw system calls,
+// by descriptors that were passed or duplicated, and before the library was loaded.
+#include "gc/kernel_roots.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/fmt.h"
+#include "plat/lines.h"
+#include "plat/maps.h"
+#include "plat/syscall.h"
+
+namespace undergo::gc {
+
+namespace {
+
+using plat::SkipPrefix;
+
+bool StartsWith(const char* s, const char* prefix) { return SkipPrefix(&s, prefix); }
+
+// As getdents64 lays it out.
+struct DirEntry {
+  uint64_t inode;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+};
+
+// Calls visit(context, number, target) for each descriptor, until it returns false; then false, as
+// when the list cannot be read.
+bool ForEachDescriptor(bool (*visit)(void* context, const char* number, const char* target),
+                       void* context) {
+  long dir =
+      plat::Syscall(__NR_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (plat::IsError(dir)) return false;
+  alignas(DirEntry) char buffer[2048];
+  long n;
+  bool go_on = true;
+  while (go_on && (n = plat::Syscall(__NR_getdents64, dir, &buffer[0], sizeof buffer)) > 0) {
+    for (long at = 0; go_on && at < n;) {
+      auto* entry = reinterpret_cast<const DirEntry*>(buffer + at);
+      at += entry->length;
+      char target[64];
+      long length = plat::Syscall(__NR_readlinkat, dir, entry->name, &target[0], sizeof target - 1);
+      if (length < 0) continue;  // "." and "..", and what was closed meanwhile
+      target[length] = '\0';
+      go_on = visit(context, entry->name, target);
+    }
+  }
+  plat::Syscall(__NR_close, dir);
+  return go_on && n >= 0;
+}
+
+struct Words {
+  void (*f)(void* context, uint64_t word);
+  void* context;
+  bool io_uring;
+};
+
+// "tfd:        5 events:       19 data: 7f0123456780  pos:0 ..."
+bool ReadWatches(const Words& words, const char* number) {
+  char path[64];
+  Fmt(path, sizeof path).Str("/proc/self/fdinfo/").Str(number);
+  plat::LineReader lines(path);
+  while (const char* line = lines.Next()) {
+    if (!SkipPrefix(&line, "tfd:")) continue;
+    while (*line != '\0' && !SkipPrefix(&line, " data:")) ++line;
+    while (*line == ' ') ++line;
+    words.f(words.context, plat::ParseHex(&line));
+  }
+  return !lines.failed() || lines.error() == -ENOENT;  // closed meanwhile
+}
+
+// "signal: 10/00007f0123456780"
+bool ReadTimers(const Words& words) {
+  plat::LineReader lines("/proc/self/timers");
+  while (const char* line = lines.Next()) {
+    if (!SkipPrefix(&line, "signal: ")) continue;
+    while (*line != '\0' && *line != '/') ++line;
+    if (*line != '\0') ++line;
+    words.f(words.context, plat::ParseHex(&line));
+  }
+  // Kernels without checkpoint and restore do not have the file and cannot tell at all.
+  return !lines.failed() || lines.error() == -ENOENT;
+}
+
+bool LookAtDescriptor(void* context, const char* number, const char* target) {
+  auto* words = static_cast<Words*>(context);
+  if (StartsWith(target, "anon_inode:[io_uring]")) words->io_uring = true;
+  return !StartsWith(target, "anon_inode:[eventpoll]") || ReadWatches(*words, number);
+}
+
+}  // namespace
+
+bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, bool* io_uring) {
+  Words words = {f, context, false};
+  bool ok = ForEachDescriptor(LookAtDescriptor, &words) && ReadTimers(words);
+  if (io_uring != nullptr && words.io_uring) *io_uring = true;
+  return ok;
+}
+
+bool UsesIoUring() {
+  auto no_ring = [](void*, const char*, const char* target) {
+    return !StartsWith(target, "anon_inode:[io_uring]");
+  };
+  if (!ForEachDescriptor(no_ring, nullptr)) return true;
+  bool mapped = false;
+  auto look = [](void* context, const plat::Mapping& m) {
+    *static_cast<bool*>(context) |= StartsWith(m.path, "anon_inode:[io_uring]");
+    return true;
+  };
+  return !plat::ForEachMapping(look, &mapped) || mapped;
+}
+
+}  // namespace undergo::gc
