@@ -11,6 +11,7 @@
 #include "boot/options.h"
 #include "boot/procs.h"
 #include "gc/collector.h"
+#include "boot/stress.h"
 #include "heap/bad_free.h"
 #include "heap/heap_stats.h"
 #include "heap/mheap.h"
@@ -19,6 +20,7 @@
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "posix/posix.h"
+#include "world/world.h"
 
 namespace undergo::boot {
 
@@ -95,6 +97,8 @@ void Start(int, char**, char** envp) {
   posix::InstallForkHandlers();
   StartCollector();
   posix::InstallThreadExitHook();
+  if (options.gc != GcMode::kOff) world::EnablePublishing();
+  StartStress();
 }
 
 }  // namespace undergo::boot

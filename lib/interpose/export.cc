@@ -11,4 +11,7 @@
   extern "C" UNDERGO_EXPORT ret undergo_export_##name params __asm__(#name); \
   ret undergo_export_##name params { return undergo::posix::name args; }     \
   [[maybe_unused]] static constexpr ret(*prototype_of_##name) params = &::name;
+#define UNDERGO_VARIADIC(ret, name, params, args)                            \
+  extern "C" UNDERGO_EXPORT ret undergo_export_##name params __asm__(#name); \
+  ret undergo_export_##name params { return undergo::posix::name args; }
 #include "abi/libc.def"

@@ -14,7 +14,14 @@ namespace undergo::real {
   constinit std::add_pointer_t<ret params> undergo_real_##name = nullptr;
 #include "abi/libc.def"
 
-void* Next(const char* symbol) { return dlsym(RTLD_NEXT, symbol); }
+void* Next(const char* symbol) {
+  // Condition variables exist twice. Before glibc 2.36 dlsym gave the old kind.
+  if (__builtin_strncmp(symbol, "pthread_cond_", 13) == 0) {
+    void* f = dlvsym(RTLD_NEXT, symbol, "GLIBC_2.3.2");
+    if (f != nullptr) return f;
+  }
+  return dlsym(RTLD_NEXT, symbol);
+}
 
 void Resolve() {
 #define UNDERGO_ROW(ret, name, params, args) name = reinterpret_cast<ret(*) params>(Next(#name));

@@ -2,15 +2,44 @@
 // Bodies of the interposed functions, from abi/libc.def, and what boot needs of this layer.
 #pragma once
 
-#include <signal.h>
-#include <sys/resource.h>
-#include <sys/types.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/random.h>
+#include <sys/sendfile.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include "base/types.h"
+#include "plat/real.h"
 
 // Exported by libc, declared by none of its headers.
 extern "C" int __sigaction(int sig, const struct sigaction* act, struct sigaction* old) noexcept;
 extern "C" sighandler_t bsd_signal(int sig, sighandler_t handler) noexcept;
+extern "C" {
+int __nanosleep(const struct timespec* t, struct timespec* left);
+int __poll(struct pollfd* fds, nfds_t n, int ms);
+int __poll_chk(struct pollfd* fds, nfds_t n, int ms, size_t size);
+int __ppoll_chk(struct pollfd* fds, nfds_t n, const struct timespec* t, const sigset_t* mask,
+                size_t size);
+int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t);
+int __sigsuspend(const sigset_t* mask);
+pid_t __wait(int* status);
+pid_t __waitpid(pid_t pid, int* status, int options);
+ssize_t __read(int fd, void* p, size_t n);
+ssize_t __read_chk(int fd, void* p, size_t n, size_t size);
+ssize_t __pread64(int fd, void* p, size_t n, off64_t at);
+ssize_t __pread_chk(int fd, void* p, size_t n, off_t at, size_t size);
+ssize_t __pread64_chk(int fd, void* p, size_t n, off64_t at, size_t size);
+ssize_t __write(int fd, const void* p, size_t n);
+ssize_t __pwrite64(int fd, const void* p, size_t n, off64_t at);
+ssize_t __recv_chk(int fd, void* p, size_t n, size_t size, int flags);
+ssize_t __send(int fd, const void* p, size_t n, int flags);
+int __connect(int fd, const struct sockaddr* to, socklen_t size);
+int __close(int fd);
+}
 
 namespace undergo::posix {
 
@@ -24,6 +53,8 @@ void InstallForkHandlers();
 
 // Makes sure that threads give their mcache back when they end.
 void InstallThreadExitHook();
+// For a thread that has to say goodbye although it may never allocate.
+void WatchThreadExit();
 
 // Pointers that did not come from this heap; for heap::heap_client.
 bool FreeForeign(void* p);

@@ -10,6 +10,7 @@
 #include "heap/registry.h"
 #include "plat/real.h"
 #include "posix/posix.h"
+#include "world/record.h"
 #include "world/world.h"
 
 namespace undergo::posix {
@@ -27,6 +28,7 @@ void OnThreadExit(void* value) {
     return;
   }
   heap::DetachThread();
+  world::ThreadEnded();
 }
 
 void OnThreadAttached() { pthread_setspecific(exit_key, reinterpret_cast<void*>(1)); }
@@ -56,7 +58,12 @@ void InstallThreadExitHook() {
   // Without a key threads keep their mcache for ever; the program still runs right.
   if (pthread_key_create(&exit_key, OnThreadExit) == 0) {
     heap::on_thread_attached = OnThreadAttached;
+    world::on_thread_adopted = OnThreadAttached;
   }
+}
+
+void WatchThreadExit() {
+  if (heap::on_thread_attached != nullptr) OnThreadAttached();
 }
 
 int setrlimit(__rlimit_resource_t what, const struct rlimit* limit) {

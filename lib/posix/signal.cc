@@ -6,7 +6,8 @@
 // the program's handler; if the interrupted instruction lies inside such a sequence, its saved
 // instruction pointer is set back to the start, as the kernel does for restartable sequences. The
 // sequence has no side effect before its last instruction. Then the handler runs with the arguments
-// of the kernel, by a jump, so that backtraces look as without us.
+// of the kernel, by a jump, so that backtraces look as without us; by a call if it interrupts a
+// wrapped blocking call, which has to be left meanwhile.
 //
 // What the program reads back by sigaction() is what it set. Signals whose action is default or
 // ignore never pass through here. Handlers installed by a raw system call are not wrapped.
@@ -20,6 +21,7 @@
 #include "heap/restart.h"
 #include "plat/real.h"
 #include "posix/posix.h"
+#include "world/blocked_call.h"
 
 namespace undergo::posix {
 
@@ -33,11 +35,21 @@ constexpr int kSignals = 65;
 constinit uint64_t handlers[kSignals] = {};
 constexpr uint64_t kSiginfoBit = uint64_t{1} << 63;
 
+// A thread in a blocking call counts as stopped (world/blocked_call.h), the handler does not.
+UNDERGO_NOINLINE void RunInBlockedCall(world::Record* r, Handler handler, int sig, siginfo_t* info,
+                                       void* context) {
+  Addr saved = world::LeaveForHandler(r);
+  handler(sig, info, context);
+  world::ReturnFromHandler(r, saved);
+}
+
 void Trampoline(int sig, siginfo_t* info, void* context) {
   auto* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   registers[REG_RIP] =
       static_cast<greg_t>(heap::RestartPoint(static_cast<Addr>(registers[REG_RIP])));
   auto handler = reinterpret_cast<Handler>(LoadAcquire(&handlers[sig]) & ~kSiginfoBit);
+  world::Record* r = world::InBlockedCall();
+  if (UNDERGO_UNLIKELY(r != nullptr)) return RunInBlockedCall(r, handler, sig, info, context);
   return handler(sig, info, context);
 }
 

@@ -320,7 +320,7 @@ Test(stop, zombie_main_thread) {
       }
       _exit(7);
     }).detach();
-    pthread_exit(nullptr);
+    syscall(SYS_exit, 0);
   }
   int status;
   cr_assert(waitpid(child, &status, 0) == child);
