@@ -20,7 +20,6 @@
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "posix/posix.h"
-#include "world/world.h"
 
 namespace undergo::boot {
 
@@ -97,7 +96,6 @@ void Start(int, char**, char** envp) {
   posix::InstallForkHandlers();
   StartCollector();
   posix::InstallThreadExitHook();
-  if (options.gc != GcMode::kOff) world::EnablePublishing();
   StartStress();
 }
 
