@@ -320,15 +320,19 @@ bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context) 
   return RangeWalk(nullptr, buffer, f, context).Read(from, to);
 }
 
-bool ReadRoot(const RootRange& r, void* buffer, ChunkVisitor f, void* context) {
+bool ReadRoot(const plat::PageMap& pages, const RootRange& r, void* buffer, ChunkVisitor f,
+              void* context) {
   if (r.swapped) return ReadRange(r.from, r.to, buffer, f, context);
-  plat::PageMap pages;
   RangeWalk walk(&pages, buffer, f, context);
   RootWalk root = {&walk, r.from, r.to, true};
   auto files = r.file_pages ? plat::FilePages::kReport : plat::FilePages::kSkip;
   pages.ForEachRun(AlignDown(r.from, kOsPageSize), AlignUp(r.to, kOsPageSize), files, RootWalk::Run,
                    &root);
   return root.ok;
+}
+
+bool ReadRoot(const RootRange& r, void* buffer, ChunkVisitor f, void* context) {
+  return ReadRoot(plat::PageMap(), r, buffer, f, context);
 }
 
 }  // namespace undergo::gc

@@ -65,5 +65,9 @@ bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context);
 // never touches pages that do not exist yet (unless some are in swap and cannot be told from them),
 // and skips unchanged pages of files.
 bool ReadRoot(const RootRange& r, void* buffer, ChunkVisitor f, void* context);
+// The same for a caller that has the page tables open: saves two thirds of the cost of small
+// ranges.
+bool ReadRoot(const plat::PageMap& pages, const RootRange& r, void* buffer, ChunkVisitor f,
+              void* context);
 
 }  // namespace undergo::gc

@@ -49,6 +49,7 @@ namespace {
 constexpr uint64_t kUserModeOnly = 1;            // UFFD_USER_MODE_ONLY, Linux 5.11
 constexpr uint64_t kWpUnpopulated = 1ull << 13;  // UFFD_FEATURE_WP_UNPOPULATED, Linux 6.4
 constexpr uint64_t kWpAsync = 1ull << 15;        // UFFD_FEATURE_WP_ASYNC, Linux 6.7
+constexpr size_t kDisarmBytes = 32 * kMiB;       // see kProtectBytes: 50 ns a page
 constexpr PageScan kWrittenPages = {0, 0, kPageWritten, kPagePresent | kPageSwapped};
 constexpr PageScan kProtectWritten = {kScanProtect, 0, kPageWritten, kPagePresent | kPageSwapped};
 constexpr PageScan kWrittenUntracked = {0, kPageWpAllowed, kPageWritten | kPageWpAllowed,
@@ -70,11 +71,15 @@ int MoveHigh(long fd) {
   return static_cast<int>(fd);
 }
 
-bool Protection(int uffd, Addr from, size_t size, bool wanted) {
-  struct uffdio_writeprotect request = {};
-  request.range = {from, size};
-  request.mode = wanted ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
-  return !IsError(Syscall(__NR_ioctl, uffd, UFFDIO_WRITEPROTECT, &request));
+bool Unprotect(int uffd, Addr from, Addr to) {
+  while (from < to) {
+    Addr end = PieceEnd(from, to, kDisarmBytes);
+    struct uffdio_writeprotect request = {};
+    request.range = {from, end - from};
+    if (IsError(Syscall(__NR_ioctl, uffd, UFFDIO_WRITEPROTECT, &request))) return false;
+    from = end;
+  }
+  return true;
 }
 
 }  // namespace
@@ -188,15 +193,15 @@ bool DirtyTracker::Collect(Addr from, size_t size, bool rearm, RangeVisitor f, v
 }
 
 void DirtyTracker::Disarm(Addr from, size_t size) {
-  if (!DescriptorsAreOurs() || Protection(uffd_, from, size, false)) return;
+  if (!DescriptorsAreOurs() || Unprotect(uffd_, from, from + size)) return;
   // The kernel stops at the first part that is not registered: part by part, then.
-  auto disarm = [](void* uffd, Addr a, Addr b) {
-    Protection(*static_cast<int*>(uffd), a, b - a, false);
-  };
+  auto disarm = [](void* uffd, Addr a, Addr b) { Unprotect(*static_cast<int*>(uffd), a, b); };
   ScanPages(pagemap_, from, from + size, kTrackedRanges, disarm, &uffd_);
 }
 
 void DirtyTracker::Unregister(Addr from, size_t size) {
+  // Would take the protection away as well, but under the lock that stops all page faults.
+  Disarm(from, size);
   if (!DescriptorsAreOurs()) return;
   struct uffdio_range range = {from, size};
   Syscall(__NR_ioctl, uffd_, UFFDIO_UNREGISTER, &range);
