@@ -228,9 +228,9 @@ Test(dirty, huge_pages) {
 Test(dirty, pieces_keep_huge_pages_whole) {
   OpenOrSkip();
   constexpr size_t kLong = 192 * kMiB;
-  char* raw = Map(kLong + kHugePageSize);
-  char* p = reinterpret_cast<char*>(AlignUp(A(raw), kHugePageSize)) - 8 * kPage;
-  madvise(raw, kLong + kHugePageSize, MADV_HUGEPAGE);
+  char* raw = Map(kLong + 2 * kHugePageSize);
+  char* p = reinterpret_cast<char*>(AlignUp(A(raw) + 1, kHugePageSize)) - 8 * kPage;
+  madvise(raw, kLong + 2 * kHugePageSize, MADV_HUGEPAGE);
   memset(p, 1, kLong);
   auto huge = [] {
     size_t kilobytes = 0;
