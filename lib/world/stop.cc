@@ -167,8 +167,7 @@ bool AwaitAll(uint64_t deadline) {
 
 void Release() {
   stopped = false;
-  StoreRelease(&undergo_world_stopping,
-               undergo_world_stopping & ~kStopping);  // pairs: WaitForStart
+  FetchAndAcqRel(&undergo_world_stopping, ~kStopping);  // pairs: WaitForStart
   for (Record* r = first_record; r != nullptr; r = r->next) {
     if (LoadRelaxed(&r->state) != kIdle) ExchangeAcqRel(&r->state, kIdle);  // pairs: AnswerStop
   }
@@ -185,12 +184,16 @@ bool LockRecords(uint64_t deadline) {
   return true;
 }
 
-// From here on every thread either shows that it is blocked or sees that the world stops.
-void Barrier() {
+// From here on every thread either shows that it is blocked or sees that the world stops. False
+// when the kernel refuses the barrier, which it did not before: then the next stop does without.
+bool Barrier() {
   __atomic_fetch_or(&undergo_world_stopping, kStopping, __ATOMIC_SEQ_CST);  // pairs: blocked_call.S
-  if ((undergo_world_stopping & kNeedFence) == 0) {
-    plat::Syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  if ((undergo_world_stopping & kNeedFence) != 0) return true;
+  if (!plat::IsError(plat::Syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))) {
+    return true;
   }
+  __atomic_fetch_or(&undergo_world_stopping, kNeedFence, __ATOMIC_SEQ_CST);
+  return false;
 }
 
 bool FindMainStack(void* context, const plat::Mapping& m) {
@@ -253,7 +256,7 @@ void StopHere() {
 }
 
 StopResult StopTheWorld(uint64_t budget_ns) {
-  UNDERGO_CHECK(tracking && !stopped);
+  UNDERGO_CHECK(tracking);
   uint64_t start = NowNs();
   uint64_t deadline = start + budget_ns;
   if (process_id != plat::Syscall(__NR_getpid)) AfterForkInChild();
@@ -263,11 +266,13 @@ StopResult StopTheWorld(uint64_t budget_ns) {
   ++stop_number;
   // One more than the answers that are missing, until all are asked.
   StoreRelease(&pending, stop_number << kCountBits | 1u);  // pairs: AnswerStop
-  Barrier();
+  bool all = Barrier();
   start = NowNs();
-  for (Record* r = first_record; r != nullptr; r = r->next) Request(r);
-  FetchAddRelaxed(&pending, ~0u);
-  bool all = AwaitAll(deadline);
+  if (all) {
+    for (Record* r = first_record; r != nullptr; r = r->next) Request(r);
+    FetchAddRelaxed(&pending, ~0u);
+    all = AwaitAll(deadline);
+  }
   last_stop_ns = NowNs() - start;
   if (!all) {
     Release();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stops every other thread of the process, shows its stack and registers, lets it go on.
 //
-// One stopper at a time: that is the caller's duty. The stopper is a thread of the program or one
-// made by plat::SpawnThread; it must not hold a lock that the program's threads need to reach a
-// safe point (a BusyScope of theirs is never interrupted: the stop waits for its end).
+// The stopper is a thread of the program or one made by plat::SpawnThread; it must not hold a lock
+// that the program's threads need to reach a safe point (a BusyScope of theirs is never
+// interrupted: the stop waits for its end). A second stopper waits for the end of the first one's
+// stop, and is stopped by it if it is a thread of the program: it must not be busy.
 #pragma once
 
 #include "base/types.h"
