@@ -519,3 +519,40 @@ Test(stop, by_an_own_thread) {
   StoreRelease(&w.quit, 1);
   t.join();
 }
+
+// A cancelled thread leaves the call before the first of its cleanup handlers runs, and waits there
+// for a world that is stopped.
+Test(stop, cancelled_in_a_blocked_call) {
+  static Worker w;
+  Begin();
+  int ends[2];
+  cr_assert(pipe(ends) == 0);
+  for (int type : {PTHREAD_CANCEL_DEFERRED, PTHREAD_CANCEL_ASYNCHRONOUS}) {
+    w = {};
+    std::thread t([&] {
+      pthread_setcanceltype(type, nullptr);
+      Announce();
+      pthread_cleanup_push(
+          [](void*) {
+            if (InBlockedCall() != nullptr) w.trouble = 1;
+            StoreRelease(&w.count, uint64_t{1});
+          },
+          nullptr);
+      Begun(&w);
+      char c;
+      BlockedCall(read, ends[0], &c, 1);
+      w.trouble = 2;
+      pthread_cleanup_pop(0);
+    });
+    AwaitAlive(&w);
+    LetSettle();
+    Stop();
+    CHECK(StoppedByTid(w.tid).frame == nullptr);
+    CHECK(pthread_cancel(t.native_handle()) == 0);
+    SleepMs(20);
+    CHECK_MSG(LoadAcquire(&w.count) == 0, "cleanup while the world is stopped");
+    StartTheWorld();
+    t.join();
+    cr_expect(w.trouble == 0 && w.count == 1, "%lu", w.trouble);
+  }
+}
