@@ -56,19 +56,22 @@ void Link(Record* r) {
 int Tid() { return static_cast<int>(plat::Syscall(__NR_gettid)); }
 int Pid() { return static_cast<int>(plat::Syscall(__NR_getpid)); }
 
-// The calling thread had no record, or one that went to somebody else. Never waits: the lock's
-// holder may be the very thread that a signal handler interrupted.
+// The calling thread had no record, or one that went to somebody else. May wait for a stop's end.
 Record* Adopt(int tid) {
   heap::ThreadWords& words = heap::thread_words;
   // A child of vfork borrows everything of its parent; a thread that ends is not seen to end twice.
-  if (words.exited != 0 || Pid() != process_id || !records_lock.TryLock()) return nullptr;
-  Record* r = FindRecord(tid);
-  if (r == nullptr) r = NewRecord(tid);
-  if (r != nullptr) {
-    r->words = &words;
-    words.record = r;
+  if (words.exited != 0 || Pid() != process_id) return nullptr;
+  Record* r;
+  {
+    SignalsOff off;
+    sync::MutexLock hold(records_lock);
+    r = FindRecord(tid);
+    if (r == nullptr) r = NewRecord(tid);
+    if (r != nullptr) {
+      r->words = &words;
+      words.record = r;
+    }
   }
-  records_lock.Unlock();
   if (r != nullptr && on_thread_adopted != nullptr) on_thread_adopted();
   return r;
 }
@@ -147,6 +150,7 @@ void RecordMainThread() {
 
 void ThreadStarted(Addr stack_low, Addr stack_high) {
   int tid = Tid();
+  SignalsOff off;
   sync::MutexLock hold(records_lock);
   Record* r = FindRecord(tid);
   if (r == nullptr) r = NewRecord(tid);
@@ -162,6 +166,7 @@ void ThreadEnded() {
   auto* r = static_cast<Record*>(heap::thread_words.record);
   if (r == nullptr || r->tid != Tid()) return;
   heap::thread_words.record = nullptr;
+  SignalsOff off;
   sync::MutexLock hold(records_lock);
   if (r->words == &heap::thread_words) DropRecord(r);
 }

@@ -11,6 +11,7 @@
 #include "base/atomic.h"
 #include "base/types.h"
 #include "heap/thread_words.h"
+#include "plat/syscall.h"
 #include "sync/mutex.h"
 
 namespace undergo::world {
@@ -60,6 +61,27 @@ struct alignas(64) Record {
   Record* next;  // records_lock
   Record* prev;
   Record* chain;  // in its hash bucket; records_lock
+};
+
+constexpr uint64_t kAllButStopSignal = ~(uint64_t{1} << (33 - 1));
+// Returns the mask before.
+inline uint64_t SetSignalMask(uint64_t mask) {
+  uint64_t before = 0;
+  plat::Syscall(__NR_rt_sigprocmask, 2 /* SETMASK */, &mask, &before, sizeof mask);
+  return before;
+}
+
+// Keeps the handlers of the program off the thread, which may wait for a lock of ours or hold it.
+// The stop signal still comes.
+class SignalsOff {
+ public:
+  SignalsOff() : before_(SetSignalMask(kAllButStopSignal)) {}
+  ~SignalsOff() { SetSignalMask(before_); }
+  SignalsOff(const SignalsOff&) = delete;
+  SignalsOff& operator=(const SignalsOff&) = delete;
+
+ private:
+  uint64_t before_;
 };
 
 inline uint32_t ModeOf(uint32_t state) { return state & kModeBits; }

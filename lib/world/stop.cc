@@ -61,6 +61,7 @@ constinit uint32_t start_count = 0;  // counts starts of the world; a futex for 
 constinit uint64_t last_stop_ns = 0;
 constinit int stopper_tid = 0;
 constinit bool stopped = false;
+constinit uint64_t stopper_mask = 0;  // its signal mask before the stop
 constinit bool tracking = false;
 constinit int workers[kMaxWorkers] = {};  // thread ids, 0: free
 
@@ -173,14 +174,22 @@ void Release() {
   }
   FetchAddAcqRel(&start_count, 1u);  // pairs: AnswerStop, WaitForStart
   plat::FutexWake(&start_count, INT_MAX);
+  uint64_t mask = stopper_mask;
   records_lock.Unlock();
+  SetSignalMask(mask);
 }
 
+// No handler of the program runs on the stopper before the world starts: it might wait for it.
 bool LockRecords(uint64_t deadline) {
+  uint64_t before = SetSignalMask(kAllButStopSignal);
   while (!records_lock.TryLock()) {
-    if (NowNs() >= deadline) return false;
+    if (NowNs() >= deadline) {
+      SetSignalMask(before);
+      return false;
+    }
     plat::Syscall(__NR_sched_yield);
   }
+  stopper_mask = before;
   return true;
 }
 
@@ -246,13 +255,12 @@ void StopHere() {
   uint32_t state = LoadAcquire(&r->state);  // pairs: Request
   if (ModeOf(state) != kRequested) return;
   // No handler of the program may run while this thread counts as stopped.
-  uint64_t all = ~uint64_t{0}, before = 0;
-  plat::Syscall(__NR_rt_sigprocmask, 2 /* SETMASK */, &all, &before, sizeof all);
+  uint64_t before = SetSignalMask(~uint64_t{0});
   r->frame = nullptr;
   r->frame_size = 0;
   r->sp = reinterpret_cast<Addr>(__builtin_frame_address(0));
   AnswerStop(r, state);
-  plat::Syscall(__NR_rt_sigprocmask, 2 /* SETMASK */, &before, nullptr, sizeof before);
+  SetSignalMask(before);
 }
 
 StopResult StopTheWorld(uint64_t budget_ns) {
@@ -315,6 +323,7 @@ void StartTracking() {
     // A thread that is between its store and its look now is over that long before the first stop.
     undergo_world_stopping |= kNeedFence;
   }
+  SignalsOff off;
   sync::MutexLock hold(records_lock);
   Record* main = FindRecord(process_id);
   if (main != nullptr && main->own_size != 0) plat::ForEachMapping(FindMainStack, main);
