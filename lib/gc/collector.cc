@@ -34,6 +34,8 @@ namespace {
 constexpr uint64_t kIdleExitNs = 5'000'000'000;  // without a request
 constexpr uint64_t kIdleTickNs = 100'000'000;    // between looks at the page heap meanwhile
 constexpr uint64_t kNapNs = 200'000;             // when the coordinator had its share
+constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation requested a cycle
+constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kAssistants = 8;
 constexpr uint32_t kMaxFailures = 8;  // cycles in a row
 
@@ -53,6 +55,11 @@ struct Collector {
   uint32_t last_failed = 0;
   uint64_t trigger = 0;  // atomic; bytes of live heap
 
+  uint32_t begun = 0;    // atomic; mark phases so far, futex of who requested one
+  uint32_t portion = 0;  // atomic; of the coordinator's marking, futex of assists without work
+  uint32_t waiting = 0;  // atomic; assists that wait for a portion
+  uint64_t limiter_wall = 0, limiter_cpu = 0;  // coordinator; the limiter's last update
+
   // Of the running cycle.
   int64_t credit = 0;     // atomic; bytes scanned that no assist has claimed
   uint64_t credited = 0;  // coordinator; of its own scanning
@@ -71,10 +78,7 @@ struct Collector {
 };
 constinit Collector c;
 
-uint64_t LiveBytes() {
-  auto live = static_cast<int64_t>(LoadRelaxed(&heap::gc_heap.live_bytes));
-  return live > 0 ? static_cast<uint64_t>(live) : 0;
-}
+using heap::LiveBytes;
 
 MemorySizes Sizes() {
   MemorySizes s;
@@ -115,44 +119,70 @@ void RequestCycle(uint32_t why) {
 
 // --- Assists ---
 
-// Scans what the pacer says that `bytes` of allocation owe. Any thread of the program.
-void Assist(size_t bytes) {
-  int64_t work = c.pacer.DebtFor(static_cast<int64_t>(bytes)).work;
-  if (work <= 0 || c.limiter.Limiting()) return;
-  if (FetchAddRelaxed(&c.credit, -work) >= work) return;
-  FetchAddRelaxed(&c.credit, work);
-  uint64_t start = plat::NowNs();
-  {
-    heap::BusyScope busy;
-    uint64_t free = LoadRelaxed(&c.free_assistants);
-    uint32_t i;
-    do {
-      if (free == 0) return;
-      i = LowestBit(free);
-    } while (!CasAcqRel(&c.free_assistants, &free, free & (free - 1)));  // pairs: itself
-    // Within a BusyScope the phase cannot change.
-    if (heap::gc_heap.black) {
-      Marker& m = c.assistants[i];
-      m.Start(&c.cycle.pool(), c.cycle.target());
-      m.Drain(static_cast<uint64_t>(work));
-      m.Flush();
-      FetchAddRelaxed(&c.assist_marked, m.counts().marked_bytes);
-      FetchAddRelaxed(&c.assist_scanned, m.counts().scanned_bytes);
-    }
-    FetchOrAcqRel(&c.free_assistants, uint64_t{1} << i);  // pairs: itself
-  }
-  uint64_t took = plat::NowNs() - start;
-  FetchAddRelaxed(&c.assist_ns, took);
-  c.limiter.AddAssist(static_cast<int64_t>(took));
+// Scans up to `work` bytes; bytes scanned. Any thread of the program.
+uint64_t ScanFor(int64_t work) {
+  heap::BusyScope busy;
+  // Within a BusyScope the phase cannot change.
+  if (!heap::gc_heap.black) return 0;
+  uint64_t free = LoadRelaxed(&c.free_assistants);
+  uint32_t i;
+  do {
+    if (free == 0) return 0;
+    i = LowestBit(free);
+  } while (!CasAcqRel(&c.free_assistants, &free, free & (free - 1)));  // pairs: the release below
+  Marker& m = c.assistants[i];
+  m.Start(&c.cycle.pool(), c.cycle.target());
+  m.Drain(static_cast<uint64_t>(work));
+  m.Flush();
+  uint64_t scanned = m.counts().scanned_bytes;
+  FetchAddRelaxed(&c.assist_marked, m.counts().marked_bytes);
+  FetchAddRelaxed(&c.assist_scanned, scanned);
+  FetchOrAcqRel(&c.free_assistants, uint64_t{1} << i);  // pairs: the CAS above
+  return scanned;
 }
 
-void OnAllocation(size_t bytes) {
+// Pays for allocation while marking: from the coordinator's credit, else by scanning, else, when
+// there is nothing to scan just now, by waiting a little for the coordinator's next portion.
+void Assist(int64_t* credit) {
+  AssistDebt debt = c.pacer.DebtFor(-*credit);
+  if (debt.work <= 0 || c.limiter.Limiting()) return;
+  uint64_t start = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
+  int64_t left = debt.work;
+  for (uint32_t tries = 0; tries < kAssistTries && heap::gc_heap.black; ++tries) {
+    uint32_t portion = LoadAcquire(&c.portion);  // pairs: Throttle
+    if (FetchAddRelaxed(&c.credit, -left) >= left) {
+      left = 0;
+      break;
+    }
+    FetchAddRelaxed(&c.credit, left);
+    left -= static_cast<int64_t>(ScanFor(left));
+    if (left <= 0) break;
+    FetchAddAcqRel(&c.waiting, 1u);  // pairs: Throttle
+    plat::FutexWaitFor(&c.portion, portion, kNapNs);
+    FetchAddAcqRel(&c.waiting, ~uint32_t{0});  // pairs: Throttle
+  }
+  *credit += debt.bytes;
+  int64_t took = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - start);
+  FetchAddRelaxed(&c.assist_ns, static_cast<uint64_t>(took));
+  c.limiter.AddAssist(took);
+  c.limiter.Update(static_cast<int64_t>(plat::NowNs()));
+}
+
+void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&c.on) == 0) return;
-  if (heap::gc_heap.black) return Assist(bytes);
+  if (heap::gc_heap.black) {
+    *credit -= static_cast<int64_t>(bytes);
+    if (*credit < 0) Assist(credit);
+    return;
+  }
+  *credit = 0;
   if (LoadRelaxed(&c.busy) != 0) return;
   if (c.config.memory_limit != INT64_MAX) UpdateTrigger();
   if (LiveBytes() >= LoadRelaxed(&c.trigger)) {
+    uint32_t begun = LoadAcquire(&c.begun);  // pairs: OnBlack
     RequestCycle(kHeap);
+    // As if this thread started the cycle itself: otherwise the heap runs ahead of it.
+    plat::FutexWaitFor(&c.begun, begun, kStartWaitNs);
   } else if (c.pacer.TimedGcDue(static_cast<int64_t>(plat::CoarseNowNs()),
                                 static_cast<int64_t>(LoadRelaxed(&c.last_gc_ns)))) {
     RequestCycle(kTimed);
@@ -168,13 +198,33 @@ ScanWork WorkDone() {
   return w;
 }
 
+// CPUs that nobody used, and what the coordinator took of them, are neither party's time.
+void UpdateLimiter(uint64_t now) {
+  uint64_t wall = now - c.limiter_wall;
+  uint64_t all = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID);
+  auto possible = static_cast<int64_t>(wall * static_cast<uint64_t>(c.config.procs));
+  auto used = static_cast<int64_t>(all - c.limiter_cpu);
+  if (possible > used) c.limiter.AddIdle(possible - used);
+  c.limiter_wall = now;
+  c.limiter_cpu = all;
+  c.limiter.Update(static_cast<int64_t>(now));
+}
+
+void OnBlack() {
+  FetchAddAcqRel(&c.begun, 1u);  // pairs: OnAllocation
+  plat::FutexWake(&c.begun, INT32_MAX);
+}
+
 void Throttle() {
   uint64_t scanned = c.cycle.counts().scanned_bytes;
   FetchAddRelaxed(&c.credit, static_cast<int64_t>(scanned - c.credited));
   c.credited = scanned;
   c.pacer.Revise(LiveBytes(), WorkDone(), Sizes());
-  if (c.forced) return;
+  FetchAddAcqRel(&c.portion, 1u);                                            // pairs: Assist
+  if (LoadAcquire(&c.waiting) != 0) plat::FutexWake(&c.portion, INT32_MAX);  // pairs: Assist
   uint64_t now = plat::NowNs();
+  if (c.limiter.NeedsUpdate(static_cast<int64_t>(now))) UpdateLimiter(now);
+  if (c.forced) return;
   uint64_t wall = now - c.start_wall;
   uint64_t own = plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu;
   uint64_t all = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID) - c.start_process_cpu;
@@ -261,6 +311,10 @@ void BeginCycle(uint32_t why, uint64_t live) {
   c.start_wall = plat::NowNs();
   c.start_cpu = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
   c.start_process_cpu = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID);
+  c.limiter_wall = c.start_wall;
+  c.limiter_cpu = c.start_process_cpu;
+  c.limiter.StartTransition(true, static_cast<int64_t>(c.start_wall), c.stats.cycles + 1);
+  c.limiter.FinishTransition(static_cast<int64_t>(c.start_wall));
   if ((why & kTimed) != 0 && c.config.trace) plat::LogWrite(kTimedGcLine, sizeof kTimedGcLine - 1);
   CycleStart start;
   start.now = static_cast<int64_t>(c.start_wall);
@@ -273,6 +327,14 @@ void BeginCycle(uint32_t why, uint64_t live) {
   TracePacerStart();
 }
 
+// What the coordinator took beyond its quarter, from CPUs that were idle.
+int64_t IdleMarkNs(uint64_t now) {
+  auto own = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu);
+  auto share =
+      static_cast<int64_t>((now - c.start_wall) * static_cast<uint64_t>(c.config.procs) / 4);
+  return own > share ? own - share : 0;
+}
+
 void EndCycle(uint64_t live_at_start, uint64_t goal) {
   const CycleTimes& t = c.cycle.times();
   uint64_t marked = c.cycle.counts().marked_bytes + c.assist_marked + t.black_bytes;
@@ -283,6 +345,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   end.marked = marked;
   end.work = WorkDone();
   end.assist_ns = static_cast<int64_t>(c.assist_ns);
+  end.idle_ns = IdleMarkNs(now);
   end.procs = c.config.procs;
   PacerEndTrace pt;
   pt.expected_work = c.pacer.ExpectedWork();
@@ -333,7 +396,8 @@ void RunCycle(uint32_t why) {
   bool hidden = UsesIoUring();
   if (hidden)
     LatchOff("the program uses io_uring, which keeps pointers where nobody can read them");
-  bool done = !hidden && c.cycle.Run(c.config.stop_the_world != 0, Throttle) == Outcome::kDone;
+  bool done = !hidden &&
+              c.cycle.Run(c.config.stop_the_world != 0, c.config.procs, Throttle) == Outcome::kDone;
   c.last_failed = !done;
   if (done) {
     c.failures = 0;
@@ -348,11 +412,15 @@ void RunCycle(uint32_t why) {
   } else if (!hidden) {
     AfterFailure();
   }
+  auto end = static_cast<int64_t>(plat::NowNs());
+  c.limiter.StartTransition(false, end, c.stats.cycles);
+  c.limiter.FinishTransition(end);
   StoreRelaxed(&c.last_gc_ns, plat::NowNs());
   c.stats.last_end_ns = plat::NowNs(CLOCK_REALTIME);
   StoreRelaxed(&c.busy, 0u);
   FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
   plat::FutexWake(&c.finished, INT32_MAX);
+  OnBlack();
 }
 
 void CoordinatorMain(void*) {
@@ -371,6 +439,7 @@ void CoordinatorMain(void*) {
       continue;
     }
     if (plat::NowNs() - idle_since > kIdleExitNs) {
+      c.cycle.StopGang();
       StoreRelease(&c.running, 0u);  // pairs: RequestCycle
       uint32_t none = 0;
       // A request that came in between has seen us alive.
@@ -409,6 +478,7 @@ void Start(const Config& config) {
   uint64_t guard;
   asm("movq %%fs:0x30, %0" : "=r"(guard));
   c.cycle.SetGuard(guard);
+  c.cycle.SetBlackHook(OnBlack);
   UpdateTrigger();
   world::EnablePublishing();
   StoreRelease(&c.on, 1u);

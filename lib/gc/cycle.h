@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/gang.h"
 #include "gc/marker.h"
 #include "gc/roots.h"
 #include "plat/dirty.h"
@@ -23,6 +24,7 @@ struct CycleTimes {
   uint64_t stack_bytes, globals_bytes;  // scanned
   uint32_t rounds;                      // of pre-cleaning
   uint32_t retries;                     // stops that took too long and were taken back
+  uint32_t slices;                      // short stops that scanned written pages
 };
 
 enum class Outcome : uint8_t { kDone, kAbandoned };
@@ -34,13 +36,16 @@ class Cycle {
  public:
   // Everything from the reset of the marks to the flip. The coordinator calls it; no sweep is under
   // way. `extra_roots` are the ranges that the program added.
-  Outcome Run(bool stopped, ThrottleHook throttle);
+  Outcome Run(bool stopped, int procs, ThrottleHook throttle);
   const CycleTimes& times() const { return times_; }
   const char* reason() const { return reason_; }  // of an abandoned cycle
   Facility facility() const { return facility_; }
-  const MarkCounts& counts() const { return marker_.counts(); }
+  MarkCounts counts() const;
+  void StopGang() { gang_.Stop(); }
   WorkPool& pool() { return pool_; }
   const ScanTarget& target() const { return target_; }
+  // Called in the first stop, when objects begin to be born black.
+  void SetBlackHook(void (*hook)()) { on_black_ = hook; }
   void SetGuard(uint64_t guard) { target_.guard = guard; }
   bool AddRoots(Addr from, Addr to);
   void AfterForkInChild();
@@ -60,30 +65,50 @@ class Cycle {
   bool PreClean(ThrottleHook throttle);
   bool FirstStop();
   bool FinalStop(bool last, bool* again);
+  void FinalJob(uint32_t worker);
+  bool FinishInSlices();
+  bool SlicedRescan();
+  bool StopWorld();
+  void Note(Addr from, Addr to);
   bool StoppedMark();
   void ScanStopped(bool final);
   void ScanRange(const RootRange& r);
   bool MarkRoots();
-  bool CollectDirty(bool rearm, bool roots_too, uint64_t* pages);
+  bool CollectDirty(uint64_t* pages);
   bool RescanRoots();
   void Flip();
-  void SubtractStacks();
+  void GiveUp();
 
   plat::DirtyTracker tracker_;
   Facility facility_ = Facility::kStopped;
   RootList roots_;
   WorkPool pool_;
-  Marker marker_;
+  Gang gang_;
+  Marker markers_[Gang::kMax];
+  Marker& marker_ = markers_[0];
   ScanTarget target_ = {};
+  void (*on_black_)() = nullptr;
   CycleTimes times_ = {};
   const char* reason_ = "";
   Range stacks_[kMaxStacks] = {};  // live parts at the first stop
   uint32_t stack_count_ = 0;
   Range extra_[kMaxExtra] = {};
   uint32_t extra_count_ = 0;
-  uint64_t stop_budget_ns_ = 0;
   Addr armed_end_[heap::kRegions] = {};
   void* buffer_ = nullptr;  // kReadBuffer bytes
+
+  // Written pages that wait to be scanned in slices; own pages.
+  static constexpr uint32_t kMaxRuns = 1 << 16;
+  Range* runs_ = nullptr;
+  uint32_t run_count_ = 0;
+
+  // Of the final stop, shared by the gang.
+  uint64_t stop_began_ = 0;   // ns
+  uint32_t next_chunk_ = 0;   // atomic
+  uint32_t dirty_pages_ = 0;  // atomic
+  uint32_t give_up_ = 0;      // atomic; took too long, or tracking failed
+  uint32_t lost_ = 0;         // atomic; tracking failed
+  bool last_ = false;         // takes what it takes
 };
 
 }  // namespace undergo::gc

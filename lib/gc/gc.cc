@@ -23,10 +23,11 @@
 // other free slots are swept before they are handed out (heap::EnsureSwept), so the sweep cannot
 // take a new object for an old one.
 //
-// Stop 2 has a time budget. If the work found there is too much, the world starts again, and
-// pre-cleaning goes on; after a few such attempts the stop takes what it takes. If threads do not
-// stop, mappings cannot be read or tracking is lost, the cycle is abandoned: the marks mean nothing
-// then and nothing is swept.
+// Stop 2 has a time budget. If the work found there is too much, the world starts again, and the
+// written pages are scanned in slices, short stops with short breaks, so that the program cannot
+// write faster than they are scanned. After many such attempts the stop takes what it takes. If
+// threads do not stop, mappings cannot be read or tracking is lost, the cycle is abandoned: the
+// marks mean nothing then and nothing is swept.
 //
 // Without a facility for dirty pages everything from reset to flip happens in one stop.
 //
@@ -50,8 +51,11 @@ namespace {
 
 constexpr uint64_t kStopWaitNs = 10'000'000;  // for the answers of all threads
 constexpr uint64_t kStopWorkNs = 300'000;     // in stop 2, before it is taken back
-constexpr uint32_t kMaxRetries = 4;
-constexpr uint32_t kMaxRounds = 6;  // of pre-cleaning
+constexpr uint64_t kBreakNs = 200'000;        // between two slices of work
+constexpr uint32_t kMaxRetries = 20;
+constexpr size_t kSlicePages = 8;     // scanned between two looks at the clock
+constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in stop 2
+constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
 constexpr uint64_t kFewPages = 64;
 constexpr uint64_t kQuantum = 256 * kKiB;   // scanned between two looks at the clock
 constexpr size_t kTrackedRoot = 64 * kKiB;  // smaller roots are read whole in stop 2
@@ -99,6 +103,7 @@ bool Cycle::AddRoots(Addr from, Addr to) {
 }
 
 void Cycle::ResetAllMarks() {
+  heap::gc_heap.marking = true;
   heap::ForEachSpan([](heap::Span* s) { heap::ResetMarks(s); });
 }
 
@@ -151,16 +156,14 @@ void Cycle::ScanStopped(bool final) {
 }
 
 bool Cycle::FirstStop() {
-  uint64_t start = plat::NowNs();
-  if (world::StopTheWorld(kStopWaitNs) != world::StopResult::kStopped) {
-    return Fail("a thread did not stop");
-  }
+  if (!StopWorld()) return false;
   heap::gc_heap.black = true;
+  if (on_black_ != nullptr) on_black_();
   StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
   BlackenCursors();
   ScanStopped(false);
   world::StartTheWorld();
-  times_.stop1_ns = plat::NowNs() - start;
+  times_.stop1_ns = plat::NowNs() - stop_began_;
   return true;
 }
 
@@ -194,38 +197,20 @@ bool Cycle::ConcurrentMark(ThrottleHook throttle) {
   return !pool_.failed() || Fail("no memory for the mark queue");
 }
 
-// Pages written since they were armed: what is marked on them is scanned again.
-bool Cycle::CollectDirty(bool rearm, bool roots_too, uint64_t* pages) {
+// Heap pages written since they were armed: what is marked on them is scanned again.
+bool Cycle::CollectDirty(uint64_t* pages) {
   struct Context {
     Cycle* cycle;
     uint64_t pages;
-    CopyContext copy;
-    bool stopped, readable;
-  } context = {this, 0, {&marker_, false}, !rearm, false};
-  auto heap_run = [](void* p, Addr from, Addr to) {
+  } context = {this, 0};
+  auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     c->pages += (to - from) / kOsPageSize;
     c->cycle->marker_.ScanPages(from, to);
   };
-  auto root_run = [](void* p, Addr from, Addr to) {
-    auto* c = static_cast<Context*>(p);
-    if (c->stopped && c->readable) {
-      ScanCopy(&c->copy, reinterpret_cast<void*>(from), from, to - from);
-    } else {
-      ReadRange(from, to, c->cycle->buffer_, ScanCopy, &c->copy);
-    }
-  };
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
-    if (to > from && !tracker_.Collect(from, to - from, rearm, heap_run, &context)) {
-      return Fail(tracker_.Reason());
-    }
-  }
-  for (size_t i = 0; roots_too && i < roots_.size(); ++i) {
-    const RootRange& r = roots_[i];
-    context.copy.bytewise = r.bytewise;
-    context.readable = r.readable;
-    if (!tracker_.Collect(r.from, r.to - r.from, rearm, root_run, &context)) {
+    if (to > from && !tracker_.Collect(from, to - from, true, run, &context)) {
       return Fail(tracker_.Reason());
     }
   }
@@ -237,7 +222,7 @@ bool Cycle::PreClean(ThrottleHook throttle) {
   uint64_t last = ~uint64_t{0};
   for (uint32_t round = 0; round < kMaxRounds; ++round) {
     uint64_t pages = 0;
-    if (!CollectDirty(true, false, &pages) || !ConcurrentMark(throttle)) return false;
+    if (!CollectDirty(&pages) || !ConcurrentMark(throttle)) return false;
     times_.rounds++;
     if (pages <= kFewPages || pages > last - last / 4) break;
     last = pages;
@@ -245,49 +230,186 @@ bool Cycle::PreClean(ThrottleHook throttle) {
   return true;
 }
 
+// Keeps written pages for SlicedRescan, in short pieces.
+void Cycle::Note(Addr from, Addr to) {
+  while (from < to) {
+    Addr end = Min(to, from + kSlicePages * kOsPageSize);
+    if (run_count_ == kMaxRuns) {
+      marker_.ScanPages(from, end);
+    } else {
+      runs_[run_count_++] = {from, end};
+    }
+    from = end;
+  }
+}
+
+// The program writes to pages faster than they can be scanned beside it. So they are scanned in
+// short stops, with short breaks in which it cannot write to many.
+bool Cycle::SlicedRescan() {
+  run_count_ = 0;
+  auto run = [](void* p, Addr from, Addr to) { static_cast<Cycle*>(p)->Note(from, to); };
+  for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
+    Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
+    if (to > from && !tracker_.Collect(from, to - from, true, run, this)) {
+      return Fail(tracker_.Reason());
+    }
+  }
+  for (uint32_t i = 0; i < run_count_;) {
+    if (!StopWorld()) return false;
+    while (i < run_count_ && plat::NowNs() - stop_began_ < kStopWorkNs) {
+      marker_.ScanPages(runs_[i].from, runs_[i].to);
+      ++i;
+      while (!marker_.Drain(kQuantum) && plat::NowNs() - stop_began_ < kStopWorkNs) {
+      }
+    }
+    world::StartTheWorld();
+    times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - stop_began_);
+    times_.slices++;
+    if (i < run_count_) plat::NapNs(kBreakNs);
+  }
+  return !pool_.failed() || Fail("no memory for the mark queue");
+}
+
 void Cycle::Flip() {
   times_.black_bytes = LoadRelaxed(&heap::gc_heap.black_bytes);
-  uint64_t live = marker_.counts().marked_bytes + times_.black_bytes;
-  times_.live_at_end = LoadRelaxed(&heap::gc_heap.live_bytes);
+  uint64_t live = counts().marked_bytes + times_.black_bytes;
+  times_.live_at_end = heap::LiveBytes();
   StoreRelaxed(&heap::gc_heap.live_bytes, live);
   for (heap::MCache* mc = heap::FirstMCache(); mc != nullptr; mc = mc->all_next) mc->gc_small = 0;
-  heap::gc_heap.black = false;
+  heap::gc_heap.black = heap::gc_heap.marking = false;
   StoreRelaxed(&heap::gc_heap.unswept, true);
   StoreRelease(&heap::heap_sweepgen, heap::heap_sweepgen + 2);  // pairs: SweepSpan, NeedsSweep
+}
+
+bool Cycle::StopWorld() {
+  stop_began_ = plat::NowNs();
+  if (world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped) return true;
+  return Fail("a thread did not stop");
+}
+
+// World stopped. The mappings as they are now: what is not tracked is read whole.
+bool Cycle::RescanRoots() {
+  struct Context {
+    Cycle* cycle;
+    CopyContext copy;
+    bool readable;
+  } context = {this, {&marker_, false}, false};
+  auto run = [](void* p, Addr from, Addr to) {
+    auto* c = static_cast<Context*>(p);
+    if (c->readable) {
+      ScanCopy(&c->copy, reinterpret_cast<void*>(from), from, to - from);
+    } else {
+      ReadRange(from, to, c->cycle->buffer_, ScanCopy, &c->copy);
+    }
+  };
+  for (size_t i = 0; i < roots_.size(); ++i) {
+    const RootRange& r = roots_[i];
+    context.copy.bytewise = r.bytewise;
+    context.readable = r.readable;
+    if (!tracker_.Collect(r.from, r.to - r.from, false, run, &context)) return false;
+  }
+  for (uint32_t i = 0; i < extra_count_; ++i) {
+    context.copy.bytewise = false;
+    ReadRange(extra_[i].from, extra_[i].to, buffer_, ScanCopy, &context.copy);
+  }
+  return true;
+}
+
+// One worker's part of the final stop: the coordinator looks at roots and stacks first, then all
+// take chunks of the heap.
+void Cycle::FinalJob(uint32_t worker) {
+  Marker& marker = markers_[worker];
+  if (worker == 0) {
+    bool read = roots_.Build();
+    if (read) ScanStopped(true);
+    if (!read || !RescanRoots()) StoreRelaxed(&lost_, 1u);
+  }
+  auto late = [this] { return !last_ && plat::NowNs() - stop_began_ > kStopWorkNs; };
+  struct Context {
+    Cycle* cycle;
+    Marker* marker;
+    decltype(late)* is_late;
+  } context = {this, &marker, &late};
+  auto run = [](void* p, Addr from, Addr to) {
+    auto* c = static_cast<Context*>(p);
+    if (LoadRelaxed(&c->cycle->give_up_) != 0) return;
+    FetchAddRelaxed(&c->cycle->dirty_pages_, static_cast<uint32_t>((to - from) / kOsPageSize));
+    c->marker->ScanPages(from, to);
+    if ((*c->is_late)()) StoreRelaxed(&c->cycle->give_up_, 1u);
+  };
+  for (;;) {
+    if ((LoadRelaxed(&give_up_) | LoadRelaxed(&lost_)) != 0) break;
+    uint64_t chunk = FetchAddRelaxed(&next_chunk_, 1u);
+    Addr from = 0, end = 0;
+    for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
+      Addr begin = heap::SliceAddr(heap::RegionBegin(r));
+      end = Max(begin, heap::SliceAddr(heap::mheap.end(r)));
+      uint64_t chunks = (end - begin + kChunk - 1) / kChunk;
+      from = begin + chunk * kChunk;
+      if (chunk < chunks) break;
+      chunk -= chunks;
+      from = end;
+    }
+    if (from >= end) break;
+    if (!tracker_.Collect(from, Min(kChunk, end - from), false, run, &context)) {
+      StoreRelaxed(&lost_, 1u);
+    }
+  }
+  while (LoadRelaxed(&give_up_) == 0 && !marker.Drain(kQuantum)) {
+    if (late() || pool_.failed()) StoreRelaxed(&give_up_, 1u);
+  }
+  // What is left, here or by another worker that took a chunk of work late, is for the caller.
+  marker.Flush();
 }
 
 // *again: it took too long; the world runs and marking is to go on.
 bool Cycle::FinalStop(bool last, bool* again) {
   *again = false;
-  uint64_t start = plat::NowNs();
-  if (world::StopTheWorld(kStopWaitNs) != world::StopResult::kStopped) {
-    return Fail("a thread did not stop");
+  last_ = last;
+  next_chunk_ = dirty_pages_ = give_up_ = lost_ = 0;
+  gang_.Rouse();
+  if (!StopWorld()) return false;
+  gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
+  bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
+  *again = give_up_ != 0;
+  while (done && !*again && !marker_.Drain(kQuantum)) {
+    *again = !last && plat::NowNs() - stop_began_ > kStopWorkNs;
   }
-  uint64_t pages;
-  bool done = roots_.Build() || Fail("the mappings cannot be read");
-  if (done) ScanStopped(true);
-  done = done && CollectDirty(false, true, &pages);
-  while (done && !marker_.Drain(kQuantum)) {
-    if (pool_.failed()) {
-      done = Fail("no memory for the mark queue");
-    } else if (!last && plat::NowNs() - start > kStopWorkNs) {
-      *again = true;
-      break;
-    }
-  }
+  done = done && (!pool_.failed() || Fail("no memory for the mark queue"));
   // Tracking must have worked up to this moment, or writes were missed.
   if (done && !*again) done = tracker_.CanaryOk() || Fail(tracker_.Reason());
   if (done && !*again) Flip();
   world::StartTheWorld();
-  times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - start);
+  times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - stop_began_);
   return done;
 }
 
-bool Cycle::StoppedMark() {
-  uint64_t start = plat::NowNs();
-  if (world::StopTheWorld(kStopWaitNs) != world::StopResult::kStopped) {
-    return Fail("a thread did not stop");
+// From the first attempt to the flip.
+bool Cycle::FinishInSlices() {
+  for (uint32_t attempt = 0;; ++attempt) {
+    bool again;
+    if (!FinalStop(attempt == kMaxRetries, &again)) return false;
+    if (!again) return true;
+    times_.retries++;
+    while (!marker_.Drain(kQuantum)) {
+    }
+    if (!SlicedRescan()) return false;
   }
+}
+
+MarkCounts Cycle::counts() const {
+  MarkCounts sum = {};
+  for (const Marker& m : markers_) {
+    sum.marked_bytes += m.counts().marked_bytes;
+    sum.marked_objects += m.counts().marked_objects;
+    sum.scanned_bytes += m.counts().scanned_bytes;
+    sum.root_bytes += m.counts().root_bytes;
+  }
+  return sum;
+}
+
+bool Cycle::StoppedMark() {
+  if (!StopWorld()) return false;
   ResetAllMarks();
   BlackenCursors();
   StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
@@ -301,47 +423,54 @@ bool Cycle::StoppedMark() {
   }
   if (done) Flip();
   world::StartTheWorld();
-  times_.stop2_ns = plat::NowNs() - start;
+  times_.stop2_ns = plat::NowNs() - stop_began_;
   return done;
 }
 
-Outcome Cycle::Run(bool stopped, ThrottleHook throttle) {
+// The marks of an abandoned cycle mean nothing: everything is live.
+void Cycle::GiveUp() {
+  heap::gc_heap.black = false;
+  if (!heap::gc_heap.marking) return;
+  uint64_t live = 0;
+  heap::ForEachSpan([&live](heap::Span* s) { live += heap::RecountMarks(s); });
+  StoreRelaxed(&heap::gc_heap.live_bytes, live);
+  heap::gc_heap.marking = false;
+}
+
+Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
   times_ = {};
   times_.start_ns = plat::NowNs();
   reason_ = "";
   if (buffer_ == nullptr) buffer_ = plat::MapPages(kReadBuffer);
+  if (runs_ == nullptr) runs_ = static_cast<Range*>(plat::MapPages(kMaxRuns * sizeof(Range)));
+  gang_.Start(static_cast<uint32_t>(procs - 1));
   target_.base = heap::arena.base;
   target_.size = heap::arena.size;
   pool_.Reset();
-  marker_.Start(&pool_, target_);
+  for (Marker& m : markers_) m.Start(&pool_, target_);
   bool tracked = !stopped && tracker_.Open() && tracker_.CanaryOk();
   facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
-  bool done = buffer_ != nullptr;
+  bool done = (buffer_ != nullptr && runs_ != nullptr) || Fail("no memory");
   if (done && tracked) {
     ResetAllMarks();
     done = (roots_.Build() || Fail("the mappings cannot be read")) && ArmAll() && FirstStop();
-    if (done) {
-      done = MarkRoots() && ConcurrentMark(throttle);
-      bool again = true;
-      for (uint32_t i = 0; done && again; ++i) {
-        done = PreClean(throttle) && FinalStop(i == kMaxRetries, &again);
-        times_.retries += again;
-      }
-    }
+    done =
+        done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
     // Also what an abandoned cycle armed.
     DisarmAll();
   } else if (done) {
     done = StoppedMark();
   }
-  heap::gc_heap.black = false;
+  if (!done) GiveUp();
   times_.mark_ns = plat::NowNs() - times_.start_ns - times_.stop1_ns - times_.stop2_ns;
   return done ? Outcome::kDone : Outcome::kAbandoned;
 }
 
 void Cycle::AfterForkInChild() {
+  gang_.AfterForkInChild();
   pool_.ResetAfterForkInChild();
   tracker_.AbandonInChild();
-  heap::gc_heap.black = false;
+  GiveUp();
 }
 
 }  // namespace undergo::gc

@@ -30,7 +30,7 @@ UNDERGO_COLD void TellCollector() {
   size_t bytes = mc->gc_news;
   FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{mc->gc_small});
   mc->gc_small = mc->gc_news = 0;
-  if (on_allocation != nullptr) on_allocation(bytes);
+  if (on_allocation != nullptr) on_allocation(bytes, &mc->gc_credit);
 }
 void MayTellCollector() {
   MCache* mc = thread_words.mcache;

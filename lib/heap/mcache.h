@@ -43,6 +43,7 @@ struct alignas(64) MCache {
   uint32_t spare_count;       // lock
   Span* spare[kSpareSlices];  // lock; empty one-slice spans for the next class that needs one
   size_t gc_small;            // owner; bytes in small slots that gc_heap.live_bytes lacks
+  int64_t gc_credit;          // owner; bytes of allocation that assists have paid in advance
   size_t gc_news;             // owner; bytes that the collector has not been told of
   uint32_t tick;              // owner; refills until the next Tick of the page heap
   uint64_t slow_refills;      // owner; refills that needed another span

@@ -261,6 +261,8 @@ void GcForgetSpan(Span* s) {
     }
     s->gc_flags = 0;
   }
+  // In a mark phase the plane does not tell what was counted; the flip counts anew.
+  if (gc_heap.marking) return;
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   uint64_t counted = 0;
   for (uint32_t w = 0; w < s->words(); ++w) counted += CountBits(marks[w] & s->ValidBits(w));
@@ -308,6 +310,21 @@ void GcLargeChanged(Span* s, size_t before, size_t after) {
     FetchAddRelaxed(&gc_heap.black_bytes, uint64_t{after - before});
   }
   FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{after} - before);
+}
+
+size_t RecountMarks(Span* s) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  if (s->state == SpanState::kLarge) {
+    StoreRelaxed(&marks[0], 1u);
+    return s->large_bytes;
+  }
+  size_t slots = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    uint64_t held = AllocatedBits(s, w) | CursorBits(s, w);
+    StoreRelaxed(&marks[w], held);
+    slots += CountBits(held);
+  }
+  return slots * s->slot_size;
 }
 
 void ResetMarks(Span* s) {

@@ -26,6 +26,7 @@ struct GcHeap {
   bool enabled = false;  // set once, before threads exist
   bool black = false;    // from stop 1 to the flip: objects handed out are born marked
   bool unswept = false;  // a sweep is under way
+  bool marking = false;  // kMarked has the meaning that it has in a mark phase
   ReclaimMode mode = ReclaimMode::kReclaim;
   bool clobber = false;        // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
   bool no_probation = false;   // the memory limit forces the reuse of garbage at once
@@ -37,6 +38,11 @@ struct GcHeap {
       {};  // classes in which a hidden pointer was proved: never reclaimed
 };
 extern constinit GcHeap gc_heap;
+
+inline uint64_t LiveBytes() {
+  auto live = static_cast<int64_t>(LoadRelaxed(&gc_heap.live_bytes));
+  return live > 0 ? static_cast<uint64_t>(live) : 0;
+}
 
 // What the sweeps found; all atomic, counted since the start of the process.
 struct SweepCounts {
@@ -52,7 +58,8 @@ extern constinit SweepCounts sweep_counts;
 using ViolationHook = void (*)(const char* what, Addr object, size_t size);
 extern constinit ViolationHook on_violation;
 // `bytes` of live memory more since the last call; entered outside of BusyScope, any thread.
-using AllocationHook = void (*)(size_t bytes);
+// *credit is the thread's own, in bytes of allocation, for the collector's use.
+using AllocationHook = void (*)(size_t bytes, int64_t* credit);
 extern constinit AllocationHook on_allocation;
 // A thread tells after this many bytes.
 inline constexpr size_t kAllocationBatch = 64 * kKiB;
@@ -98,5 +105,7 @@ void GcLargeChanged(Span* s, size_t before, size_t after);
 
 // Prepares the marks of a span for a mark phase: free slots need no visit.
 void ResetMarks(Span* s);
+// After a mark phase that was given up: all objects of the span count as live. Returns their bytes.
+size_t RecountMarks(Span* s);
 
 }  // namespace undergo::heap

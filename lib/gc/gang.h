@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Helpers of the coordinator: threads of ours that run one function at the same time as it does.
+// They exist only while cycles do.
+#pragma once
+
+#include "base/types.h"
+
+namespace undergo::gc {
+
+class Gang {
+ public:
+  static constexpr uint32_t kMax = 8;
+
+  // At least `helpers` threads if they can be had. For the coordinator, as all that follows.
+  void Start(uint32_t helpers);
+  // They end.
+  void Stop();
+  // They wake up and wait actively for a job for a moment: before a stop of the world.
+  void Rouse();
+  // job(context, i) on the caller with i = 0 and on each helper with i = 1.. at the same time;
+  // returns when all are done.
+  void Run(void (*job)(void* context, uint32_t i), void* context);
+  uint32_t size() const { return started_ + 1; }  // with the coordinator
+  void AfterForkInChild();
+
+ private:
+  struct Slot {
+    Gang* gang;
+    uint32_t index;
+    uint32_t first;  // number of the last job before it was made
+  };
+  static void Main(void* slot);
+  void Serve(uint32_t index, uint32_t seen);
+
+  uint32_t started_ = 0;     // coordinator
+  uint32_t job_number_ = 0;  // atomic; futex of the helpers
+  uint32_t working_ = 0;     // atomic; futex of the coordinator
+  bool ending_ = false;      // written before job_number_
+  bool rouse_ = false;       // written before job_number_: no job yet
+  void (*job_)(void*, uint32_t) = nullptr;
+  void* context_ = nullptr;
+  Slot slots_[kMax] = {};
+};
+
+}  // namespace undergo::gc
