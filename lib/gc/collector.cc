@@ -478,6 +478,7 @@ void Start(const Config& config) {
   uint64_t guard;
   asm("movq %%fs:0x30, %0" : "=r"(guard));
   c.cycle.SetGuard(guard);
+  c.cycle.SetCheckMark(config.check_mark);
   c.cycle.SetBlackHook(OnBlack);
   UpdateTrigger();
   world::EnablePublishing();

@@ -41,6 +41,7 @@ class Cycle {
   const char* reason() const { return reason_; }  // of an abandoned cycle
   Facility facility() const { return facility_; }
   MarkCounts counts() const;
+  void SetCheckMark(bool on) { check_mark_ = on; }
   void StopGang() { gang_.Stop(); }
   WorkPool& pool() { return pool_; }
   const ScanTarget& target() const { return target_; }
@@ -77,6 +78,7 @@ class Cycle {
   bool CollectDirty(uint64_t* pages);
   bool RescanRoots();
   void Flip();
+  void CheckMark();
   void GiveUp();
 
   plat::DirtyTracker tracker_;
@@ -95,6 +97,7 @@ class Cycle {
   Range extra_[kMaxExtra] = {};
   uint32_t extra_count_ = 0;
   Addr armed_end_[heap::kRegions] = {};
+  bool check_mark_ = false;
   void* buffer_ = nullptr;  // kReadBuffer bytes
 
   // Written pages that wait to be scanned in slices; own pages.

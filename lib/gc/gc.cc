@@ -5,8 +5,8 @@
 // anywhere. The kernel takes the place of the barrier: it tells which pages were written since they
 // were armed (plat/dirty.h). Tri-colour marking then goes like this:
 //
-//   reset     free slots count as marked, all objects are white               program runs
 //   arm       the heap and the larger roots are write-protected               program runs
+//   reset     free slots count as marked, all objects are white               program runs
 //   stop 1    slots in cursors become black, and from now on every slot that  ~ 50 us
 //             is handed out; registers are read, stacks noted
 //   mark      from stacks, roots and words in the kernel through the heap     program runs, helps
@@ -42,6 +42,7 @@
 #include "heap/sweep.h"
 #include "heap/walk.h"
 #include "plat/clock.h"
+#include "plat/log.h"
 #include "plat/vm.h"
 #include "world/world.h"
 
@@ -378,6 +379,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   done = done && (!pool_.failed() || Fail("no memory for the mark queue"));
   // Tracking must have worked up to this moment, or writes were missed.
   if (done && !*again) done = tracker_.CanaryOk() || Fail(tracker_.Reason());
+  if (done && !*again && check_mark_) CheckMark();
   if (done && !*again) Flip();
   world::StartTheWorld();
   times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - stop_began_);
@@ -406,6 +408,31 @@ MarkCounts Cycle::counts() const {
     sum.root_bytes += m.counts().root_bytes;
   }
   return sum;
+}
+
+// GODEBUG=gccheckmark=1, world stopped, before the flip: reads everything again, whether it was
+// written or not. What is marked by that was missed by the concurrent mark.
+void Cycle::CheckMark() {
+  auto step = [this](const char* where, uint64_t before) {
+    marker_.Drain(~uint64_t{0} >> 1);
+    uint64_t missed = counts().marked_objects - before;
+    if (missed == 0) return;
+    char line[160];
+    Fmt out(line, sizeof line);
+    out.Str("undergo: gccheckmark: ").Dec(missed).Str(" objects were missed, reached from ");
+    out.Str(where).Char('\n');
+    plat::LogWrite(out.text(), out.length());
+    UNDERGO_CHECK(missed == 0);
+  };
+  uint64_t before = counts().marked_objects;
+  ScanStopped(true);
+  step("stacks and registers", before);
+  MarkRoots();
+  step("roots", before);
+  for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
+    marker_.ScanPages(heap::SliceAddr(heap::RegionBegin(r)), heap::SliceAddr(heap::mheap.end(r)));
+  }
+  step("the heap", before);
 }
 
 bool Cycle::StoppedMark() {
@@ -452,8 +479,10 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
   facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
   bool done = (buffer_ != nullptr && runs_ != nullptr) || Fail("no memory");
   if (done && tracked) {
-    ResetAllMarks();
-    done = (roots_.Build() || Fail("the mappings cannot be read")) && ArmAll() && FirstStop();
+    done = (roots_.Build() || Fail("the mappings cannot be read")) && ArmAll();
+    // After arming: a slot that is free now is written to after its page was armed, if ever.
+    if (done) ResetAllMarks();
+    done = done && FirstStop();
     done =
         done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
     // Also what an abandoned cycle armed.
