@@ -14,7 +14,6 @@
 #include "base/assert.h"
 #include "base/fmt.h"
 #include "gc/cycle.h"
-#include "gc/kernel_roots.h"
 #include "gc/limiter.h"
 #include "gc/pacer.h"
 #include "gc/trace.h"
@@ -37,7 +36,6 @@ constexpr uint64_t kNapNs = 200'000;             // when the coordinator had its
 constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation requested a cycle
 constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kAssistants = 8;
-constexpr uint32_t kMaxFailures = 8;  // cycles in a row
 
 enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4 };
 
@@ -379,13 +377,11 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
 void AfterFailure() {
   c.stats.abandoned_cycles++;
   if (c.config.trace) Say("cycle abandoned: ", c.cycle.reason());
-  if (++c.failures >= kMaxFailures) {
-    LatchOff(c.cycle.reason());
-    return;
-  }
-  // The next attempt after a good part more.
+  if (c.cycle.io_uring()) return LatchOff(c.cycle.reason());
+  // The next attempt after a good part more, each time a larger one.
   uint64_t live = LiveBytes();
-  StoreRelaxed(&c.trigger, live + Max(live / 8, 4 * kMiB));
+  StoreRelaxed(&c.trigger, live + Max(live / 8, (4 * kMiB) << Min(c.failures, 6)));
+  c.failures++;
 }
 
 void RunCycle(uint32_t why) {
@@ -393,11 +389,7 @@ void RunCycle(uint32_t why) {
   uint64_t live = LiveBytes();
   BeginCycle(why, live);
   uint64_t goal = c.pacer.Goal(Sizes());
-  bool hidden = UsesIoUring();
-  if (hidden)
-    LatchOff("the program uses io_uring, which keeps pointers where nobody can read them");
-  bool done = !hidden &&
-              c.cycle.Run(c.config.stop_the_world != 0, c.config.procs, Throttle) == Outcome::kDone;
+  bool done = c.cycle.Run(c.config.stop_the_world != 0, c.config.procs, Throttle) == Outcome::kDone;
   c.last_failed = !done;
   if (done) {
     c.failures = 0;
@@ -409,7 +401,7 @@ void RunCycle(uint32_t why) {
     c.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();
     if (heap::gc_heap.no_probation) heap::mheap.PurgeAll();
-  } else if (!hidden) {
+  } else {
     AfterFailure();
   }
   auto end = static_cast<int64_t>(plat::NowNs());

@@ -39,6 +39,8 @@ class Cycle {
   Outcome Run(bool stopped, int procs, ThrottleHook throttle);
   const CycleTimes& times() const { return times_; }
   const char* reason() const { return reason_; }  // of an abandoned cycle
+  // The last cycle was given up because words may be in flight in an io_uring.
+  bool io_uring() const { return io_uring_; }
   Facility facility() const { return facility_; }
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
@@ -98,6 +100,7 @@ class Cycle {
   uint32_t extra_count_ = 0;
   Addr armed_end_[heap::kRegions] = {};
   bool check_mark_ = false;
+  bool io_uring_ = false;
   void* buffer_ = nullptr;  // kReadBuffer bytes
 
   // Written pages that wait to be scanned in slices; own pages.

@@ -51,8 +51,9 @@ namespace undergo::gc {
 namespace {
 
 constexpr uint64_t kStopWaitNs = 10'000'000;  // for the answers of all threads
-constexpr uint64_t kStopWorkNs = 300'000;     // in stop 2, before it is taken back
-constexpr uint64_t kBreakNs = 200'000;        // between two slices of work
+constexpr uint32_t kStopTries = 4;
+constexpr uint64_t kStopWorkNs = 300'000;  // in stop 2, before it is taken back
+constexpr uint64_t kBreakNs = 200'000;     // between two slices of work
 constexpr uint32_t kMaxRetries = 20;
 constexpr size_t kSlicePages = 8;     // scanned between two looks at the clock
 constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in stop 2
@@ -185,9 +186,11 @@ bool Cycle::MarkRoots() {
     ReadRange(extra_[i].from, extra_[i].to, buffer_, ScanCopy, &context);
   }
   auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  ForEachKernelWord(word, &marker_);
+  io_uring_ = roots_.has_io_uring();
+  if (!ForEachKernelWord(word, &marker_, &io_uring_)) return Fail("/proc cannot be read");
   times_.globals_bytes = marker_.counts().root_bytes;
-  return true;
+  return !io_uring_ ||
+         Fail("the program uses io_uring, which keeps pointers where nobody can see them");
 }
 
 bool Cycle::ConcurrentMark(ThrottleHook throttle) {
@@ -283,8 +286,11 @@ void Cycle::Flip() {
 }
 
 bool Cycle::StopWorld() {
-  stop_began_ = plat::NowNs();
-  if (world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped) return true;
+  for (uint32_t i = 0; i < kStopTries; ++i) {
+    stop_began_ = plat::NowNs();
+    if (world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped) return true;
+    plat::NapNs(kStopWaitNs << i);
+  }
   return Fail("a thread did not stop");
 }
 
@@ -444,9 +450,9 @@ bool Cycle::StoppedMark() {
   if (done) {
     ScanStopped(true);
     stack_count_ = 0;
-    MarkRoots();
+    done = MarkRoots();
     marker_.Drain(~uint64_t{0} >> 1);
-    done = !pool_.failed() || Fail("no memory for the mark queue");
+    done = done && (!pool_.failed() || Fail("no memory for the mark queue"));
   }
   if (done) Flip();
   world::StartTheWorld();

@@ -134,6 +134,10 @@ void Marker::ScanWords(const uint64_t* words, size_t count) {
     for (size_t i = 0; i < found; ++i) Visit(found_[i]);
     words += n;
     count -= n;
+    if (count == 0) return;
+    uint64_t between;  // the word whose halves lie in two blocks
+    __builtin_memcpy(&between, reinterpret_cast<const char*>(words) - 4, sizeof between);
+    Visit(between);
   }
 }
 
@@ -165,7 +169,10 @@ void Marker::ScanLarge(Addr from) {
   Addr end = heap::SpanAddr(s) + Min(s->large_bytes, size_t{s->slices} << heap::kSliceShift);
   if (from >= end) return;
   size_t n = Min(static_cast<size_t>(end - from), kPiece);
-  if (from + n < end) Push((from + n) | kRest);
+  if (from + n < end) {
+    Push((from + n) | kRest);
+    n += 8;  // a pointer may lie across the border
+  }
   if (s->large_bytes < kSparse) return ScanObject(from, n);
   auto visit = [](void* self, Addr a, Addr b) { static_cast<Marker*>(self)->ScanObject(a, b - a); };
   if (!plat::ForEachWrittenToPageRun(from, n, visit, this)) ScanObject(from, n);
@@ -219,8 +226,8 @@ void Marker::ScanPages(Addr from, Addr to) {
     Addr end = Min(to, start + (Addr{s->slices} << heap::kSliceShift));
     const uint64_t* marks = heap::MarkBits(s, heap::Plane::kMarked);
     if (LoadRelaxed(&s->state) == heap::SpanState::kLarge) {
-      Addr stop = Min(end, start + s->large_bytes);
-      if ((LoadRelaxed(&marks[0]) & 1) != 0 && from < stop) ScanObject(from, stop - from);
+      Addr first = Max(start, from - 8), stop = Min(end + 8, start + s->large_bytes);
+      if ((LoadRelaxed(&marks[0]) & 1) != 0 && first < stop) ScanObject(first, stop - first);
     } else if (size_t size = LoadRelaxed(&s->slot_size); size != 0) {
       uint32_t last = static_cast<uint32_t>(Min((end - 1 - start) / size, s->slots - 1u));
       for (uint32_t slot = static_cast<uint32_t>((from - start) / size); slot <= last; ++slot) {
@@ -233,7 +240,8 @@ void Marker::ScanPages(Addr from, Addr to) {
         slot += LowestBit(live);
         if (slot > last) break;
         Addr base = start + size * slot;
-        Addr a = Max(base, from), b = Min(base + size, end);
+        // Eight bytes more on each side: a pointer may lie across the border of pages.
+        Addr a = Max(base, from - 8), b = Min(base + size, end + 8);
         if (a < b) ScanObject(a, b - a);
       }
     }

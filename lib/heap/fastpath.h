@@ -31,22 +31,24 @@ UNDERGO_NOINLINE void CountdownSlow(Span* s);
 
 struct TakenSlot {
   uint64_t bits;   // the cursor word as it was; 0: the cursor was empty
-  Addr base;       // address of its slot 0
-  uint64_t size;   // slot size
+  void* address;   // of the slot, unless the cursor was empty
   uint64_t owner;  // as in the cursor; only if asked for
 };
 
 // Takes the lowest bit out of the cursor. All that belongs to the word is read before the store
-// that takes the slot: a signal handler may refill the cursor right after it.
+// that takes the slot: a signal handler may refill the cursor right after it. The address is known
+// before the store, too: the collector may stop the thread anywhere, and finds in its registers
+// each slot that is taken.
 template <bool kWithOwner>
 UNDERGO_INLINE TakenSlot TakeLowestBit(Cursor* c) {
   TakenSlot t;
-  uint64_t rest;
+  uint64_t rest, at;
 #define UNDERGO_TAKE(more)                           \
   "661:\n\t"                                         \
   "movq %c[bits](%[c]), %[taken]\n\t"                \
-  "movq %c[base](%[c]), %[at]\n\t"                   \
-  "movq %c[size](%[c]), %[step]\n\t" more            \
+  "rep bsfq %[taken], %[at]\n\t"                     \
+  "imulq %c[size](%[c]), %[at]\n\t"                  \
+  "addq %c[base](%[c]), %[at]\n\t" more              \
   "leaq -1(%[taken]), %[rest]\n\t"                   \
   "andq %[taken], %[rest]\n\t"                       \
   "movq %[rest], %c[bits](%[c])\n"                   \
@@ -59,27 +61,20 @@ UNDERGO_INLINE TakenSlot TakeLowestBit(Cursor* c) {
       [size] "i"(offsetof(Cursor, size)), [owner] "i"(offsetof(Cursor, owner))
   if constexpr (kWithOwner) {
     asm volatile(UNDERGO_TAKE("movq %c[owner](%[c]), %[span]\n\t")
-                 : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size),
-                   [rest] "=&r"(rest), [span] "=&r"(t.owner)
+                 : [taken] "=&r"(t.bits), [at] "=&r"(at), [rest] "=&r"(rest), [span] "=&r"(t.owner)
                  : UNDERGO_TAKE_INPUTS
                  : "cc", "memory");
   } else {
-    asm volatile(
-        UNDERGO_TAKE("")
-        : [taken] "=&r"(t.bits), [at] "=&r"(t.base), [step] "=&r"(t.size), [rest] "=&r"(rest)
-        : UNDERGO_TAKE_INPUTS
-        : "cc", "memory");
+    asm volatile(UNDERGO_TAKE("")
+                 : [taken] "=&r"(t.bits), [at] "=&r"(at), [rest] "=&r"(rest)
+                 : UNDERGO_TAKE_INPUTS
+                 : "cc", "memory");
     t.owner = 0;
   }
 #undef UNDERGO_TAKE
 #undef UNDERGO_TAKE_INPUTS
+  t.address = reinterpret_cast<void*>(at);
   return t;
-}
-
-UNDERGO_INLINE void* SlotAddress(const TakenSlot& t) {
-  uint64_t index;  // the builtin's int result would cost an extension
-  asm("rep bsfq %1, %0" : "=r"(index) : "r"(t.bits) : "cc");
-  return reinterpret_cast<void*>(t.base + index * t.size);
 }
 
 // `kSlow` is what to do when the cursor is empty or the size is not small.
@@ -88,7 +83,7 @@ UNDERGO_INLINE void* Malloc(size_t size) {
   if (UNDERGO_UNLIKELY(size > kMaxSmallSize)) return kSlow(size);
   TakenSlot t = TakeLowestBit<false>(&thread_words.mcache->cursors[ClassOf(size)]);
   if (UNDERGO_UNLIKELY(t.bits == 0)) return kSlow(size);
-  return SlotAddress(t);
+  return t.address;
 }
 
 // For calloc: a cursor whose slots were never used spares the clearing.
@@ -96,7 +91,7 @@ UNDERGO_INLINE void* MallocZeroed(size_t size) {
   if (UNDERGO_UNLIKELY(size > kMaxSmallSize)) return MallocZeroedSlow(size);
   TakenSlot t = TakeLowestBit<true>(&thread_words.mcache->cursors[ClassOf(size)]);
   if (UNDERGO_UNLIKELY(t.bits == 0)) return MallocZeroedSlow(size);
-  void* p = SlotAddress(t);
+  void* p = t.address;
   return (t.owner & Cursor::kZeroed) != 0 ? p : __builtin_memset(p, 0, size);
 }
 

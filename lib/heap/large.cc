@@ -40,11 +40,11 @@ void* MallocLarge(size_t size, uint32_t align_slices, bool want_zero) {
   size_t slices = align_slices > 1 ? (size + kSliceSize - 1) >> kSliceShift : SlicesFor(size);
   if (slices > kMaxSlices) return nullptr;
   bool zeroed = false;
-  Span* s;
+  void* p;
   {
     bool reentrant = thread_words.busy != 0;
     BusyScope busy;
-    s = AllocLargeSpan(static_cast<uint32_t>(slices), align_slices, reentrant, &zeroed);
+    Span* s = AllocLargeSpan(static_cast<uint32_t>(slices), align_slices, reentrant, &zeroed);
     if (s == nullptr) return nullptr;
     s->magic = 0;
     s->slot_size = 0;
@@ -58,8 +58,10 @@ void* MallocLarge(size_t size, uint32_t align_slices, bool want_zero) {
     StoreRelease(&s->state, SpanState::kLarge);  // pairs: FindSpan
     CountLarge(s->large_bytes);
     if (!reentrant) thread_words.mcache->gc_news += s->large_bytes;
+    // The world may stop at the end of the scope: the address must exist then.
+    p = reinterpret_cast<void*>(SpanAddr(s));
+    asm volatile("" : "+r"(p));
   }
-  void* p = reinterpret_cast<void*>(SpanAddr(s));
   if (want_zero && !zeroed) __builtin_memset(p, 0, size);
   return p;
 }

@@ -26,10 +26,11 @@ void* TakeSlot(Span* s) {
       bool cleared;
       if (gc_heap.enabled) FetchAddRelaxed(&gc_heap.live_bytes, GcTakeSlots(s, w, bit, &cleared));
       uint64_t found = FetchAndAcqRel(&s->remote_bits[w], ~bit);
-      if (found & bit) {
-        return reinterpret_cast<void*>(SpanAddr(s) +
-                                       size_t{w * 64 + LowestBit(bit)} * s->slot_size);
-      }
+      // The world may stop at the end of the caller's scope: the address must exist then.
+      void* p =
+          reinterpret_cast<void*>(SpanAddr(s) + size_t{w * 64 + LowestBit(bit)} * s->slot_size);
+      asm volatile("" : "+r"(p));
+      if (found & bit) return p;
       bits = found & ~bit;
     }
   }

@@ -52,7 +52,7 @@ void* SmallSlow(uint32_t cls, bool* zeroed) {
     t = TakeLowestBit<true>(&mc->cursors[cls]);
   } while (UNDERGO_UNLIKELY(t.bits == 0));  // a signal handler took all of it by the fast path
   *zeroed = (t.owner & Cursor::kZeroed) != 0;
-  return SlotAddress(t);
+  return t.address;
 }
 
 void* AllocSlow(size_t size, bool want_zero) {
@@ -73,7 +73,7 @@ void* AllocSlow(size_t size, bool want_zero) {
 // A slot of exactly this class.
 void* MallocClass(uint32_t cls) {
   TakenSlot t = TakeLowestBit<false>(&thread_words.mcache->cursors[cls]);
-  if (t.bits != 0) return SlotAddress(t);
+  if (t.bits != 0) return t.address;
   bool zeroed;
   void* p = SmallSlow(cls, &zeroed);
   if (p == nullptr) return NoMemory();

@@ -24,7 +24,7 @@ Test(fastpath, takes_the_lowest_bit) {
                 reinterpret_cast<uint64_t>(&span) | Cursor::kZeroed};
     TakenSlot t = TakeLowestBit<true>(&c);
     cr_assert(c.bits == above, "bit %u: %#zx left", bit, c.bits);
-    cr_assert(AddressOf(SlotAddress(t)) == 0x10000 + bit * 48u);
+    cr_assert(AddressOf(t.address) == 0x10000 + bit * 48u);
     cr_assert((t.owner & Cursor::kZeroed) != 0 && c.span() == &span);
   }
   Cursor empty = {};
