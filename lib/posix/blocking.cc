@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bodies of abi/blocking.def: calls during which the thread counts as stopped.
 #include <errno.h>
+#include <linux/futex.h>
 
+#include "plat/syscall.h"
 #include "posix/posix.h"
 #include "world/blocked_call.h"
 
@@ -54,6 +56,54 @@ int fcntl64(int fd, int command, long arg) {
   // Since glibc 2.28; the same on this machine.
   if (UNDERGO_UNLIKELY(real::fcntl64 == nullptr)) return posix::fcntl(fd, command, arg);
   return Fcntl<&real::fcntl64>(fd, command, arg);
+}
+
+namespace {
+
+template <long kNumber>
+long Raw(long a, long b, long c, long d, long e, long f) {
+  return plat::RawSyscall(kNumber, a, b, c, d, e, f);
+}
+
+// The system calls that programs and runtimes make by syscall() to wait, or to exec.
+long (*WaitingCall(long number, long second))(long, long, long, long, long, long) {
+  constexpr long kFutexOperation = 127;
+  switch (number) {
+    case __NR_futex:
+      second &= kFutexOperation;
+      return second == FUTEX_WAIT || second == FUTEX_WAIT_BITSET ? Raw<__NR_futex> : nullptr;
+    case __NR_nanosleep: return Raw<__NR_nanosleep>;
+    case __NR_clock_nanosleep: return Raw<__NR_clock_nanosleep>;
+    case __NR_poll: return Raw<__NR_poll>;
+    case __NR_ppoll: return Raw<__NR_ppoll>;
+    case __NR_select: return Raw<__NR_select>;
+    case __NR_pselect6: return Raw<__NR_pselect6>;
+    case __NR_epoll_wait: return Raw<__NR_epoll_wait>;
+    case __NR_epoll_pwait: return Raw<__NR_epoll_pwait>;
+    case __NR_epoll_pwait2: return Raw<__NR_epoll_pwait2>;
+    case __NR_io_getevents: return Raw<__NR_io_getevents>;
+    case __NR_io_uring_enter: return Raw<__NR_io_uring_enter>;
+    case __NR_getrandom: return Raw<__NR_getrandom>;
+    case __NR_rt_sigtimedwait: return Raw<__NR_rt_sigtimedwait>;
+    case __NR_waitid: return Raw<__NR_waitid>;
+    case __NR_execve: return Raw<__NR_execve>;
+    case __NR_execveat: return Raw<__NR_execveat>;
+    default: return nullptr;
+  }
+}
+
+}  // namespace
+
+long syscall(long number, long a, long b, long c, long d, long e, long f) {
+  auto* waiting = world::publishing ? WaitingCall(number, b) : nullptr;
+  if (waiting == nullptr) {
+    if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
+    return real::syscall(number, a, b, c, d, e, f);
+  }
+  long result = world::BlockedCall(waiting, a, b, c, d, e, f);
+  if (!plat::IsError(result)) return result;
+  errno = static_cast<int>(-result);
+  return -1;
 }
 
 }  // namespace undergo::posix
