@@ -1,10 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-# Benchmarks of the collector's parts. Included by bench.mk.
+# The collector's benchmarks (bench/gc/): each C program over malloc and over bdwgc, two also in Go.
+# Included by bench.mk. What needs a compiler or a library that is not there is left out.
 
-.PHONY: bench-scan
-bench-scan: $(BUILD)/bench/gc/scan_bench
-	$<
+BENCH_GC_OUT := $(BUILD)/bench/gc
+BENCH_GC_NAMES := $(basename $(notdir $(wildcard bench/gc/*.c)))
+BENCH_GC_PROGRAMS := $(BENCH_GC_NAMES:%=$(BENCH_GC_OUT)/%)
+ifneq ($(wildcard /usr/include/gc/gc.h /usr/include/gc.h),)
+BENCH_GC_PROGRAMS += $(BENCH_GC_NAMES:%=$(BENCH_GC_OUT)/%-bdwgc)
+endif
+ifneq ($(shell command -v go 2>/dev/null),)
+BENCH_GC_PROGRAMS += $(patsubst bench/gc/%.go,$(BENCH_GC_OUT)/%-go,$(wildcard bench/gc/*.go))
+endif
+BENCH_GC_HEADERS := bench/gc/gcbench.h bench/workloads/bench.h
 
-$(BUILD)/bench/gc/scan_bench: bench/gc/scan_bench.cc $(BUILD)/libgc.a
+.PHONY: bench-gc bench-gc-quick bench-gc-build
+bench-gc-build: bench-build $(BENCH_GC_PROGRAMS)
+
+bench-gc: bench-gc-build $(BENCH_SUBJECT)
+	python3 bench/gc/run.py --build $(BUILD) $(BENCH_ARGS)
+
+bench-gc-quick: bench-gc-build $(BENCH_SUBJECT)
+	python3 bench/gc/run.py --build $(BUILD) --quick $(BENCH_ARGS)
+
+$(BENCH_GC_OUT)/%: bench/gc/%.c $(BENCH_GC_HEADERS)
 	@mkdir -p $(@D)
-	$(CXX) $(BENCH_CXXFLAGS) -Ilib $^ -o $@
+	$(CC) $(BENCH_CFLAGS) -Iinclude $< -o $@
+
+$(BENCH_GC_OUT)/%-bdwgc: bench/gc/%.c $(BENCH_GC_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) -DUSE_BDWGC $< -o $@ -lgc
+
+$(BENCH_GC_OUT)/%-go: bench/gc/%.go
+	@mkdir -p $(@D)
+	GO111MODULE=off GOCACHE=$(abspath $(BUILD))/bench/gocache go build -o $@ $<

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the collector's benchmarks share. A program is built twice: over malloc, for undergo, and
+// with -DUSE_BDWGC over bdwgc (malloc becomes GC_malloc, nothing else changes), whose stops are
+// timed by its own events. Figures go to stdout as `metric NAME NUMBER`, bdwgc's stops to stderr as
+// `stop MILLISECONDS`; those of undergo and Go are in their traces.
+#pragma once
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#ifdef USE_BDWGC
+#define GC_THREADS
+#include <gc/gc.h>
+#else
+#include <undergo/undergo.h>
+#endif
+
+#include "../workloads/bench.h"
+
+#ifdef USE_BDWGC
+enum { kMaxStops = 1 << 20 };
+static float stop_ms[kMaxStops];
+static int stops;
+static double stop_began;
+static void OnCollectionEvent(GC_EventType event) {
+  if (event == GC_EVENT_PRE_STOP_WORLD) stop_began = NowSeconds();
+  if (event == GC_EVENT_POST_START_WORLD && stops < kMaxStops)
+    stop_ms[stops++] = (float)((NowSeconds() - stop_began) * 1000);
+}
+static inline void Start(void) {
+  GC_INIT();
+  GC_allow_register_threads();
+  GC_set_on_collection_event(OnCollectionEvent);
+}
+static inline void End(void) {
+  for (int i = 0; i < stops; i++) fprintf(stderr, "stop %.4f\n", (double)stop_ms[i]);
+  printf("metric collections %lu\n", (unsigned long)GC_get_gc_no());
+}
+static inline void* Allocate(size_t bytes) { return Must(GC_MALLOC(bytes)); }
+static inline void Free(void* p) { GC_FREE(p); }
+static inline void Collect(void) { GC_gcollect(); }
+#else
+static inline void Start(void) {}
+static inline void End(void) {}
+static inline void* Allocate(size_t bytes) { return Must(malloc(bytes)); }
+static inline void Free(void* p) { free(p); }
+static inline void Collect(void) {
+  if (undergo_gc) undergo_gc();
+}
+#endif
+
+#define NOINLINE __attribute__((noinline))
+
+static inline double CpuSeconds(void) {
+  struct rusage use;
+  getrusage(RUSAGE_SELF, &use);
+  return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+         (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
+}
+static inline void Metric(const char* name, double value) {
+  printf("metric %s %.6g\n", name, value);
+}
+
+// Latencies in nanoseconds by eighths of a doubling, up to an hour.
+typedef struct Histogram {
+  uint64_t count[512], total, longest;
+} Histogram;
+static inline void Record(Histogram* h, double seconds) {
+  const uint64_t ns = (uint64_t)(seconds * 1e9) + 8;
+  const int log = 63 - __builtin_clzll(ns);
+  h->count[log * 8 + (int)(ns >> (log - 3) & 7)]++;
+  h->total++;
+  if (ns > h->longest) h->longest = ns;
+}
+static inline void Merge(Histogram* to, const Histogram* from) {
+  for (int i = 0; i < 512; i++) to->count[i] += from->count[i];
+  to->total += from->total;
+  if (from->longest > to->longest) to->longest = from->longest;
+}
+// Microseconds below which the given part of all latencies lies.
+static inline double Quantile(const Histogram* h, double part) {
+  uint64_t seen = 0;
+  for (int i = 0; i < 512; i++) {
+    seen += h->count[i];
+    if (h->total != 0 && (double)seen >= part * (double)h->total)
+      return (double)((uint64_t)(8 + i % 8) << (i / 8)) / 8 / 1000;
+  }
+  return 0;
+}
+static inline void Latencies(const char* what, const Histogram* h) {
+  printf("metric %s_p50_us %.4g\n", what, Quantile(h, 0.5));
+  printf("metric %s_p99_us %.4g\n", what, Quantile(h, 0.99));
+  printf("metric %s_p999_us %.4g\n", what, Quantile(h, 0.999));
+  printf("metric %s_max_us %.4g\n", what, (double)h->longest / 1000);
+}
