@@ -195,10 +195,10 @@ bool Cycle::MarkRoots() {
 
 bool Cycle::ConcurrentMark(ThrottleHook throttle) {
   while (!marker_.Drain(kQuantum)) {
-    if (pool_.failed()) return Fail("no memory for the mark queue");
+    if (pool_.failed()) return Fail(pool_.reason());
     throttle();
   }
-  return !pool_.failed() || Fail("no memory for the mark queue");
+  return !pool_.failed() || Fail(pool_.reason());
 }
 
 // Heap pages written since they were armed: what is marked on them is scanned again.
@@ -271,7 +271,7 @@ bool Cycle::SlicedRescan() {
     times_.slices++;
     if (i < run_count_) plat::NapNs(kBreakNs);
   }
-  return !pool_.failed() || Fail("no memory for the mark queue");
+  return !pool_.failed() || Fail(pool_.reason());
 }
 
 void Cycle::Flip() {
@@ -382,7 +382,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   while (done && !*again && !marker_.Drain(kQuantum)) {
     *again = !last && plat::NowNs() - stop_began_ > kStopWorkNs;
   }
-  done = done && (!pool_.failed() || Fail("no memory for the mark queue"));
+  done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.
   if (done && !*again) done = tracker_.CanaryOk() || Fail(tracker_.Reason());
   if (done && !*again && check_mark_) CheckMark();
@@ -452,7 +452,7 @@ bool Cycle::StoppedMark() {
     stack_count_ = 0;
     done = MarkRoots();
     marker_.Drain(~uint64_t{0} >> 1);
-    done = done && (!pool_.failed() || Fail("no memory for the mark queue"));
+    done = done && (!pool_.failed() || Fail(pool_.reason()));
   }
   if (done) Flip();
   world::StartTheWorld();

@@ -24,6 +24,7 @@
 
 #include "base/assert.h"
 #include "gc/roots.h"
+#include "heap/careful.h"
 #include "heap/mcache.h"
 #include "heap/walk.h"
 #include "plat/pagemap.h"
@@ -158,8 +159,20 @@ void Marker::ScanRootsBytewise(const void* data, size_t bytes) {
   }
 }
 
+// The program may have protected a part, or put something else in its place.
+UNDERGO_COLD void Marker::ScanCareful(Addr a, size_t bytes) {
+  uint64_t buffer[256];
+  auto look = [](void* self, const void* data, Addr, size_t n) {
+    static_cast<Marker*>(self)->ScanWords(static_cast<const uint64_t*>(data), n / 8);
+  };
+  if (!ReadRange(a, a + bytes, buffer, look, this, sizeof buffer)) {
+    pool_->Fail("a part of the heap that the program protected cannot be read");
+  }
+}
+
 void Marker::ScanObject(Addr a, size_t bytes) {
   counts_.scanned_bytes += bytes;
+  if (heap::RangeIsCareful(a, a + bytes)) return ScanCareful(a, bytes);
   ScanWords(reinterpret_cast<const uint64_t*>(a), bytes / 8);
 }
 
@@ -182,7 +195,9 @@ void Marker::ScanItem(uint64_t item) {
   if ((item & kRest) != 0) return ScanLarge(item & ~kRest);
   heap::Span* s = SpanOf(item);
   Addr slice_end = AlignDown(item, heap::kSliceSize) + heap::kSliceSize;
-  if (UNDERGO_UNLIKELY(LoadRelaxed(&s->magic) == 0)) {
+  // Later slices of a span have a header too: free, and else as its last owner left it.
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&s->magic) == 0 ||
+                       LoadRelaxed(&s->state) == heap::SpanState::kFree)) {
     s = heap::FindSpan(item);
     if (s == nullptr || LoadRelaxed(&s->state) == heap::SpanState::kLarge) return;
     slice_end = heap::SpanAddr(s) + (size_t{s->slices} << heap::kSliceShift);
@@ -191,6 +206,7 @@ void Marker::ScanItem(uint64_t item) {
 }
 
 bool Marker::Drain(uint64_t limit) {
+  heap::DirectReads reads;
   uint64_t end = counts_.scanned_bytes + limit;
   uint64_t ring[kAhead];
   uint32_t head = 0, tail = 0;
@@ -215,6 +231,7 @@ bool Marker::Drain(uint64_t limit) {
 
 // Marked objects that the program holds, or parts of them, between two page boundaries.
 void Marker::ScanPages(Addr from, Addr to) {
+  heap::DirectReads reads;
   while (from < to) {
     heap::Span* s = heap::FindSpan(from);
     Addr slice_end = AlignDown(from, heap::kSliceSize) + heap::kSliceSize;

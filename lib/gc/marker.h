@@ -50,6 +50,7 @@ class Marker {
   bool Refill();
   void ScanItem(uint64_t item);
   void ScanObject(Addr a, size_t bytes);
+  void ScanCareful(Addr a, size_t bytes);
   void ScanLarge(Addr from);
   void ScanWords(const uint64_t* words, size_t count);
   void MarkSmall(heap::Span* s, uint32_t slot, Addr base);

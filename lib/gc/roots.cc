@@ -230,13 +230,14 @@ struct FirstRun {
 class RangeWalk {
  public:
   // Without `pages` they are opened when an obstacle makes them necessary.
-  RangeWalk(const plat::PageMap* pages, void* buffer, ChunkVisitor f, void* context)
-      : pages_(pages), buffer_(buffer), f_(f), context_(context) {}
+  RangeWalk(const plat::PageMap* pages, void* buffer, size_t buffer_size, ChunkVisitor f,
+            void* context)
+      : pages_(pages), buffer_(buffer), buffer_size_(buffer_size), f_(f), context_(context) {}
 
   bool Read(Addr from, Addr to) {
     Addr at = from;
     while (at < to) {
-      size_t n = Min(to - at, kReadBuffer);
+      size_t n = Min(to - at, buffer_size_);
       long r = reader_.Copy(at, buffer_, n);
       if (r <= 0) {
         bool passed = pages_ != nullptr ? PassObstacle(*pages_, &at, to)
@@ -268,7 +269,7 @@ class RangeWalk {
       *at = run.to == 0 ? Min(to, end) : run.from;
       return true;
     }
-    size_t n = Min(Min(run.to, to) - *at, kReadBuffer);
+    size_t n = Min(Min(run.to, to) - *at, buffer_size_);
     long r = CopyStubborn(pages, *at, n);
     if (r <= 0) {
       *at = page + kOsPageSize;
@@ -277,7 +278,7 @@ class RangeWalk {
     auto got = static_cast<size_t>(r);
     f_(context_, buffer_, *at, got);
     *at += got;
-    if (got == kReadBuffer && *at < to) *at -= sizeof(uint64_t);
+    if (got == buffer_size_ && *at < to) *at -= sizeof(uint64_t);
     return true;
   }
 
@@ -298,6 +299,7 @@ class RangeWalk {
 
   const plat::PageMap* pages_;
   void* buffer_;
+  size_t buffer_size_;
   ChunkVisitor f_;
   void* context_;
   Reader reader_;
@@ -316,14 +318,15 @@ struct RootWalk {
 
 }  // namespace
 
-bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context) {
-  return RangeWalk(nullptr, buffer, f, context).Read(from, to);
+bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context,
+               size_t buffer_size) {
+  return RangeWalk(nullptr, buffer, buffer_size, f, context).Read(from, to);
 }
 
 bool ReadRoot(const plat::PageMap& pages, const RootRange& r, void* buffer, ChunkVisitor f,
               void* context) {
   if (r.swapped) return ReadRange(r.from, r.to, buffer, f, context);
-  RangeWalk walk(&pages, buffer, f, context);
+  RangeWalk walk(&pages, buffer, kReadBuffer, f, context);
   RootWalk root = {&walk, r.from, r.to, true};
   auto files = r.file_pages ? plat::FilePages::kReport : plat::FilePages::kSkip;
   pages.ForEachRun(AlignDown(r.from, kOsPageSize), AlignUp(r.to, kOsPageSize), files, RootWalk::Run,

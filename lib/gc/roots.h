@@ -54,12 +54,13 @@ inline constexpr size_t kReadBuffer = 64 * kKiB;
 // f(context, data, address, n): the n bytes at `data` are what stands at `address`.
 using ChunkVisitor = void (*)(void* context, const void* data, Addr address, size_t n);
 
-// Copies the range piece by piece into `buffer` (kReadBuffer bytes) and shows the pieces. Pieces
-// that follow each other overlap by 8 bytes, so that every word is seen whole, whatever its
+// Copies the range piece by piece into `buffer` (8-byte aligned) and shows the pieces. Pieces that
+// follow each other overlap by 8 bytes, so that every word is seen whole, whatever its
 // alignment; address and n are multiples of 8 if the ends of the range are. What is not mapped (any
 // more) is left out. Memory without read permission is read through /proc/self/mem. False when
 // some page that exists could not be read.
-bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context);
+bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context,
+               size_t buffer_size = kReadBuffer);
 
 // The same for those pages of a range of the list, or of a part of one, that can hold something:
 // never touches pages that do not exist yet (unless some are in swap and cannot be told from them),

@@ -29,7 +29,7 @@ WorkChunk* WorkPool::NewChunk() {
   if (empty_ == nullptr) {
     auto* block = static_cast<WorkChunk*>(plat::MapPages(kBlock));
     if (block == nullptr) {
-      StoreRelaxed(&failed_, true);
+      Fail("no memory for the mark queue");
       return nullptr;
     }
     for (size_t i = 0; i < kBlock / sizeof(WorkChunk); ++i) {

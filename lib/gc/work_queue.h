@@ -29,6 +29,12 @@ class WorkPool {
   void Recycle(WorkChunk* c);
   bool HasWork() const { return LoadAcquire(&full_) != nullptr; }  // pairs: Put
   bool failed() const { return LoadRelaxed(&failed_); }
+  // The mark cannot become complete: failed() until Reset.
+  void Fail(const char* why) {
+    StoreRelaxed(&reason_, why);
+    StoreRelaxed(&failed_, true);
+  }
+  const char* reason() const { return LoadRelaxed(&reason_); }
   // Drops all work: a cycle was abandoned, or a forked child begins anew.
   void Reset();
   void ResetAfterForkInChild();
@@ -38,6 +44,7 @@ class WorkPool {
   WorkChunk* full_ = nullptr;   // lock_ for writers
   WorkChunk* empty_ = nullptr;  // lock_
   bool failed_ = false;
+  const char* reason_ = "";  // constant string
 };
 
 }  // namespace undergo::gc

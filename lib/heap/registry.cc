@@ -3,6 +3,7 @@
 #include "heap/registry.h"
 
 #include "base/assert.h"
+#include "heap/careful.h"
 #include "heap/mcentral.h"
 #include "heap/mheap.h"
 #include "plat/vm.h"
@@ -153,6 +154,7 @@ void UnlockAllInParent() {
 }
 
 void ResetAllInChild() {
+  ResetDirectReadsInChild();
   mheap.ResetAfterForkInChild();
   for (MCentral& c : mcentrals) c.lock.ResetAfterFork();
   // The other threads are gone and their lists are whole: the child's new threads go on with them.

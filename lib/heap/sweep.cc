@@ -21,6 +21,7 @@
 #include "heap/sweep.h"
 
 #include "base/assert.h"
+#include "heap/careful.h"
 #include "heap/large.h"
 #include "heap/mcache.h"
 #include "heap/walk.h"
@@ -165,7 +166,26 @@ Verdict Decide(Span* s) {
   return {old, TakeBudget(size_t{s->slots} * s->slot_size)};
 }
 
+// The program changed the protection of a part of the span: none of its objects is looked at, and
+// none is handed out again, as its pages may be of no use.
+void KeepAll(Span* s) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    StoreRelaxed(&marks[w], AllocatedBits(s, w) | (LoadRelaxed(&marks[w]) & CursorBits(s, w)));
+    if ((s->gc_flags & kHasCondemned) == 0) continue;
+    uint64_t* condemned = MarkBits(s, Plane::kCondemned) + w;
+    CountCondemned(s, -static_cast<int64_t>(CountBits(*condemned)));
+    *condemned = 0;
+  }
+  s->gc_flags &= ~kHasCondemned;
+}
+
 uint32_t SweepWords(Span* s) {
+  DirectReads reads;
+  if (SpanIsCareful(s)) {
+    KeepAll(s);
+    return 0;
+  }
   bool watched = (s->gc_flags & kHasCondemned) != 0;
   if (watched && HashCondemned(s) != s->probation_hash) {
     ResurrectChanged(s);
@@ -207,7 +227,7 @@ size_t SweepLarge(Span* s) {
   uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
   if (s->state != SpanState::kLarge || !Claim(s, goal)) return 0;
   bool garbage = LoadRelaxed(&s->large_state) == kLargeLive &&
-                 (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0;
+                 (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0 && !SpanIsCareful(s);
   size_t size = s->large_bytes;
   bool old = (s->gc_flags & kHasCondemned) != 0;
   bool ripe = gc_heap.no_probation || (old && gc_heap.now_ms - s->probation_ms >= kProbationMs) ||
