@@ -10,7 +10,6 @@
 // run: name=dropped env=GOGC=20 dropped
 // run: name=storm storm
 // run: name=storm_poison env=UNDERGO=gc=poison storm
-// run: name=storm_stopped env=GODEBUG=gcstoptheworld=1 storm
 // run: name=fork fork
 // timeout: 90
 #include <sys/mman.h>
