@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The collector's benchmarks (bench/gc/): each C program over malloc and over bdwgc, two also in Go.
-# Included by bench.mk. What needs a compiler or a library that is not there is left out.
+# What needs a compiler or a library that is not there is left out. And those of its parts.
+# Included by bench.mk.
 
 BENCH_GC_OUT := $(BUILD)/bench/gc
 BENCH_GC_NAMES := $(basename $(notdir $(wildcard bench/gc/*.c)))
@@ -33,3 +34,11 @@ $(BENCH_GC_OUT)/%-bdwgc: bench/gc/%.c $(BENCH_GC_HEADERS)
 $(BENCH_GC_OUT)/%-go: bench/gc/%.go
 	@mkdir -p $(@D)
 	GO111MODULE=off GOCACHE=$(abspath $(BUILD))/bench/gocache go build -o $@ $<
+
+.PHONY: bench-scan
+bench-scan: $(BENCH_GC_OUT)/scan_bench
+	$<
+
+$(BENCH_GC_OUT)/scan_bench: bench/gc/scan_bench.cc $(BUILD)/libgc.a
+	@mkdir -p $(@D)
+	$(CXX) $(BENCH_CXXFLAGS) -Ilib $^ -o $@
