@@ -24,6 +24,7 @@
 #include "plat/futex.h"
 #include "plat/log.h"
 #include "plat/thread.h"
+#include "plat/vm.h"
 #include "world/world.h"
 
 namespace undergo::gc {
@@ -65,7 +66,7 @@ struct Collector {
   uint64_t start_cpu = 0, start_process_cpu = 0, start_wall = 0;  // coordinator
   bool forced = false;                                            // coordinator
 
-  Marker assistants[kAssistants];
+  Marker* assistants = nullptr;  // kAssistants of them, mapped by the first cycle
   uint64_t free_assistants = LowMask(kAssistants);  // atomic bits
 
   CollectorStats stats = {};
@@ -121,7 +122,8 @@ void RequestCycle(uint32_t why) {
 uint64_t ScanFor(int64_t work) {
   heap::BusyScope busy;
   // Within a BusyScope the phase cannot change.
-  if (!heap::gc_heap.black) return 0;
+  if (!heap::gc_heap.black || LoadAcquire(&c.assistants) == nullptr)
+    return 0;  // pairs: PrepareAssistants
   uint64_t free = LoadRelaxed(&c.free_assistants);
   uint32_t i;
   do {
@@ -301,6 +303,12 @@ void TracePacerStart() {
   plat::LogWrite(out.text(), out.length());
 }
 
+void PrepareAssistants() {
+  if (c.assistants != nullptr) return;
+  auto* m = static_cast<Marker*>(plat::MapPages(kAssistants * sizeof(Marker)));
+  StoreRelease(&c.assistants, m);  // pairs: ScanFor
+}
+
 void BeginCycle(uint32_t why, uint64_t live) {
   c.forced = (why & kForced) != 0 || c.config.stress;
   c.credit = 0;
@@ -386,6 +394,7 @@ void AfterFailure() {
 
 void RunCycle(uint32_t why) {
   StoreRelaxed(&c.busy, 1u);
+  PrepareAssistants();
   uint64_t live = LiveBytes();
   BeginCycle(why, live);
   uint64_t goal = c.pacer.Goal(Sizes());

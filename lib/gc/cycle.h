@@ -59,6 +59,17 @@ class Cycle {
   };
   static constexpr uint32_t kMaxExtra = 64;
   static constexpr uint32_t kMaxStacks = 4096;
+  static constexpr uint32_t kMaxRuns = 1 << 16;
+
+  // What is too large for a process that never collects: mapped by the first cycle.
+  struct Storage {
+    Marker markers[Gang::kMax];  // the coordinator's own is the first
+    Range stacks[kMaxStacks];    // live parts at the first stop
+    Range runs[kMaxRuns];        // written pages that wait to be scanned in slices
+    char buffer[kReadBuffer];
+  };
+  bool Prepare();
+  Marker& marker() { return storage_->markers[0]; }
 
   bool Fail(const char* why);
   void ResetAllMarks();
@@ -88,24 +99,18 @@ class Cycle {
   RootList roots_;
   WorkPool pool_;
   Gang gang_;
-  Marker markers_[Gang::kMax];
-  Marker& marker_ = markers_[0];
   ScanTarget target_ = {};
   void (*on_black_)() = nullptr;
   CycleTimes times_ = {};
   const char* reason_ = "";
-  Range stacks_[kMaxStacks] = {};  // live parts at the first stop
   uint32_t stack_count_ = 0;
   Range extra_[kMaxExtra] = {};
   uint32_t extra_count_ = 0;
   Addr armed_end_[heap::kRegions] = {};
   bool check_mark_ = false;
   bool io_uring_ = false;
-  void* buffer_ = nullptr;  // kReadBuffer bytes
+  Storage* storage_ = nullptr;
 
-  // Written pages that wait to be scanned in slices; own pages.
-  static constexpr uint32_t kMaxRuns = 1 << 16;
-  Range* runs_ = nullptr;
   uint32_t run_count_ = 0;
 
   // Of the final stop, shared by the gang.

@@ -139,19 +139,19 @@ void Cycle::DisarmAll() {
 void Cycle::ScanStopped(bool final) {
   stack_count_ = 0;
   world::ForEachStopped([this, final](const world::StoppedThread& t) {
-    if (t.frame != nullptr) marker_.ScanRoots(t.frame, AlignDown(t.frame_size, 8));
+    if (t.frame != nullptr) marker().ScanRoots(t.frame, AlignDown(t.frame_size, 8));
     Addr sp = AlignDown(t.sp, 8), high = t.stack_high;
-    marker_.MarkWord(t.altstack);
+    marker().MarkWord(t.altstack);
     if (t.stack_low == t.stack_high) {
       // On a stack that we do not know: the mapping around it is a root as a whole. If it lies in
       // the heap, it is an object.
-      marker_.MarkWord(t.sp);
+      marker().MarkWord(t.sp);
       return;
     }
-    if (stack_count_ < kMaxStacks) stacks_[stack_count_++] = {sp, high};
+    if (stack_count_ < kMaxStacks) storage_->stacks[stack_count_++] = {sp, high};
     if (final || stack_count_ == kMaxStacks) {
       times_.stack_bytes += high - sp;
-      marker_.ScanRoots(reinterpret_cast<void*>(sp), high - sp);
+      marker().ScanRoots(reinterpret_cast<void*>(sp), high - sp);
     }
     roots_.Subtract(t.stack_low, t.stack_high);
   });
@@ -170,31 +170,32 @@ bool Cycle::FirstStop() {
 }
 
 void Cycle::ScanRange(const RootRange& r) {
-  CopyContext context = {&marker_, r.bytewise};
-  ReadRoot(r, buffer_, ScanCopy, &context);
+  CopyContext context = {&marker(), r.bytewise};
+  ReadRoot(r, storage_->buffer, ScanCopy, &context);
 }
 
 bool Cycle::MarkRoots() {
   for (uint32_t i = 0; i < stack_count_; ++i) {
     // A running stack: what is missed or stale is seen again in the final stop.
-    CopyContext context = {&marker_, false};
-    ReadRange(stacks_[i].from, stacks_[i].to, buffer_, ScanCopy, &context);
+    CopyContext context = {&marker(), false};
+    ReadRange(storage_->stacks[i].from, storage_->stacks[i].to, storage_->buffer, ScanCopy,
+              &context);
   }
   for (size_t i = 0; i < roots_.size(); ++i) ScanRange(roots_[i]);
   for (uint32_t i = 0; i < extra_count_; ++i) {
-    CopyContext context = {&marker_, false};
-    ReadRange(extra_[i].from, extra_[i].to, buffer_, ScanCopy, &context);
+    CopyContext context = {&marker(), false};
+    ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context);
   }
   auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
   io_uring_ = roots_.has_io_uring();
-  if (!ForEachKernelWord(word, &marker_, &io_uring_)) return Fail("/proc cannot be read");
-  times_.globals_bytes = marker_.counts().root_bytes;
+  if (!ForEachKernelWord(word, &marker(), &io_uring_)) return Fail("/proc cannot be read");
+  times_.globals_bytes = marker().counts().root_bytes;
   return !io_uring_ ||
          Fail("the program uses io_uring, which keeps pointers where nobody can see them");
 }
 
 bool Cycle::ConcurrentMark(ThrottleHook throttle) {
-  while (!marker_.Drain(kQuantum)) {
+  while (!marker().Drain(kQuantum)) {
     if (pool_.failed()) return Fail(pool_.reason());
     throttle();
   }
@@ -210,7 +211,7 @@ bool Cycle::CollectDirty(uint64_t* pages) {
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     c->pages += (to - from) / kOsPageSize;
-    c->cycle->marker_.ScanPages(from, to);
+    c->cycle->marker().ScanPages(from, to);
   };
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
@@ -239,9 +240,9 @@ void Cycle::Note(Addr from, Addr to) {
   while (from < to) {
     Addr end = Min(to, from + kSlicePages * kOsPageSize);
     if (run_count_ == kMaxRuns) {
-      marker_.ScanPages(from, end);
+      marker().ScanPages(from, end);
     } else {
-      runs_[run_count_++] = {from, end};
+      storage_->runs[run_count_++] = {from, end};
     }
     from = end;
   }
@@ -261,9 +262,9 @@ bool Cycle::SlicedRescan() {
   for (uint32_t i = 0; i < run_count_;) {
     if (!StopWorld()) return false;
     while (i < run_count_ && plat::NowNs() - stop_began_ < kStopWorkNs) {
-      marker_.ScanPages(runs_[i].from, runs_[i].to);
+      marker().ScanPages(storage_->runs[i].from, storage_->runs[i].to);
       ++i;
-      while (!marker_.Drain(kQuantum) && plat::NowNs() - stop_began_ < kStopWorkNs) {
+      while (!marker().Drain(kQuantum) && plat::NowNs() - stop_began_ < kStopWorkNs) {
       }
     }
     world::StartTheWorld();
@@ -300,13 +301,13 @@ bool Cycle::RescanRoots() {
     Cycle* cycle;
     CopyContext copy;
     bool readable;
-  } context = {this, {&marker_, false}, false};
+  } context = {this, {&marker(), false}, false};
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     if (c->readable) {
       ScanCopy(&c->copy, reinterpret_cast<void*>(from), from, to - from);
     } else {
-      ReadRange(from, to, c->cycle->buffer_, ScanCopy, &c->copy);
+      ReadRange(from, to, c->cycle->storage_->buffer, ScanCopy, &c->copy);
     }
   };
   for (size_t i = 0; i < roots_.size(); ++i) {
@@ -317,7 +318,7 @@ bool Cycle::RescanRoots() {
   }
   for (uint32_t i = 0; i < extra_count_; ++i) {
     context.copy.bytewise = false;
-    ReadRange(extra_[i].from, extra_[i].to, buffer_, ScanCopy, &context.copy);
+    ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context.copy);
   }
   return true;
 }
@@ -325,7 +326,7 @@ bool Cycle::RescanRoots() {
 // One worker's part of the final stop: the coordinator looks at roots and stacks first, then all
 // take chunks of the heap.
 void Cycle::FinalJob(uint32_t worker) {
-  Marker& marker = markers_[worker];
+  Marker& marker = storage_->markers[worker];
   if (worker == 0) {
     bool read = roots_.Build();
     if (read) ScanStopped(true);
@@ -379,7 +380,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
   *again = give_up_ != 0;
-  while (done && !*again && !marker_.Drain(kQuantum)) {
+  while (done && !*again && !marker().Drain(kQuantum)) {
     *again = !last && plat::NowNs() - stop_began_ > kStopWorkNs;
   }
   done = done && (!pool_.failed() || Fail(pool_.reason()));
@@ -399,7 +400,7 @@ bool Cycle::FinishInSlices() {
     if (!FinalStop(attempt == kMaxRetries, &again)) return false;
     if (!again) return true;
     times_.retries++;
-    while (!marker_.Drain(kQuantum)) {
+    while (!marker().Drain(kQuantum)) {
     }
     if (!SlicedRescan()) return false;
   }
@@ -407,7 +408,8 @@ bool Cycle::FinishInSlices() {
 
 MarkCounts Cycle::counts() const {
   MarkCounts sum = {};
-  for (const Marker& m : markers_) {
+  if (storage_ == nullptr) return sum;
+  for (const Marker& m : storage_->markers) {
     sum.marked_bytes += m.counts().marked_bytes;
     sum.marked_objects += m.counts().marked_objects;
     sum.scanned_bytes += m.counts().scanned_bytes;
@@ -420,7 +422,7 @@ MarkCounts Cycle::counts() const {
 // written or not. What is marked by that was missed by the concurrent mark.
 void Cycle::CheckMark() {
   auto step = [this](const char* where, uint64_t before) {
-    marker_.Drain(~uint64_t{0} >> 1);
+    marker().Drain(~uint64_t{0} >> 1);
     uint64_t missed = counts().marked_objects - before;
     if (missed == 0) return;
     char line[160];
@@ -436,7 +438,7 @@ void Cycle::CheckMark() {
   MarkRoots();
   step("roots", before);
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
-    marker_.ScanPages(heap::SliceAddr(heap::RegionBegin(r)), heap::SliceAddr(heap::mheap.end(r)));
+    marker().ScanPages(heap::SliceAddr(heap::RegionBegin(r)), heap::SliceAddr(heap::mheap.end(r)));
   }
   step("the heap", before);
 }
@@ -451,7 +453,7 @@ bool Cycle::StoppedMark() {
     ScanStopped(true);
     stack_count_ = 0;
     done = MarkRoots();
-    marker_.Drain(~uint64_t{0} >> 1);
+    marker().Drain(~uint64_t{0} >> 1);
     done = done && (!pool_.failed() || Fail(pool_.reason()));
   }
   if (done) Flip();
@@ -470,21 +472,25 @@ void Cycle::GiveUp() {
   heap::gc_heap.marking = false;
 }
 
+bool Cycle::Prepare() {
+  if (storage_ == nullptr) storage_ = static_cast<Storage*>(plat::MapPages(sizeof(Storage)));
+  return storage_ != nullptr || Fail("no memory");
+}
+
 Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
   times_ = {};
   times_.start_ns = plat::NowNs();
   reason_ = "";
-  if (buffer_ == nullptr) buffer_ = plat::MapPages(kReadBuffer);
-  if (runs_ == nullptr) runs_ = static_cast<Range*>(plat::MapPages(kMaxRuns * sizeof(Range)));
+  if (!Prepare()) return Outcome::kAbandoned;
   gang_.Start(static_cast<uint32_t>(procs - 1));
   target_.base = heap::arena.base;
   target_.size = heap::arena.size;
   pool_.Reset();
-  for (Marker& m : markers_) m.Start(&pool_, target_);
+  for (Marker& m : storage_->markers) m.Start(&pool_, target_);
   bool tracked = !stopped && tracker_.Open() && tracker_.CanaryOk();
   facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
-  bool done = (buffer_ != nullptr && runs_ != nullptr) || Fail("no memory");
-  if (done && tracked) {
+  bool done = true;
+  if (tracked) {
     done = (roots_.Build() || Fail("the mappings cannot be read")) && ArmAll();
     // After arming: a slot that is free now is written to after its page was armed, if ever.
     if (done) ResetAllMarks();
@@ -493,7 +499,7 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
         done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
     // Also what an abandoned cycle armed.
     DisarmAll();
-  } else if (done) {
+  } else {
     done = StoppedMark();
   }
   if (!done) GiveUp();

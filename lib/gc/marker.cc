@@ -182,13 +182,18 @@ void Marker::ScanLarge(Addr from) {
   Addr end = heap::SpanAddr(s) + Min(s->large_bytes, size_t{s->slices} << heap::kSliceShift);
   if (from >= end) return;
   size_t n = Min(static_cast<size_t>(end - from), kPiece);
-  if (from + n < end) {
-    Push((from + n) | kRest);
-    n += 8;  // a pointer may lie across the border
-  }
-  if (s->large_bytes < kSparse) return ScanObject(from, n);
-  auto visit = [](void* self, Addr a, Addr b) { static_cast<Marker*>(self)->ScanObject(a, b - a); };
-  if (!plat::ForEachWrittenToPageRun(from, n, visit, this)) ScanObject(from, n);
+  if (from + n < end) Push((from + n) | kRest);
+  // Eight bytes more: a pointer may lie across the border of pieces or runs.
+  struct Context {
+    Marker* self;
+    Addr end;
+  } context = {this, end};
+  auto visit = [](void* p, Addr a, Addr b) {
+    auto* c = static_cast<Context*>(p);
+    c->self->ScanObject(a, Min(b + 8, c->end) - a);
+  };
+  if (s->large_bytes >= kSparse && plat::ForEachWrittenToPageRun(from, n, visit, &context)) return;
+  visit(&context, from, from + n);
 }
 
 void Marker::ScanItem(uint64_t item) {
