@@ -258,7 +258,9 @@ void StopHere() {
   uint64_t before = SetSignalMask(~uint64_t{0});
   r->frame = nullptr;
   r->frame_size = 0;
-  r->sp = reinterpret_cast<Addr>(__builtin_frame_address(0));
+  // The registers of the callers lie in this function's frame, below its frame address.
+  __builtin_unwind_init();
+  asm volatile("movq %%rsp, %0" : "=r"(r->sp));
   AnswerStop(r, state);
   SetSignalMask(before);
 }
