@@ -35,6 +35,7 @@ constexpr uint64_t kIdleExitNs = 5'000'000'000;  // without a request
 constexpr uint64_t kIdleTickNs = 100'000'000;    // between looks at the page heap meanwhile
 constexpr uint64_t kNapNs = 200'000;             // when the coordinator had its share
 constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation requested a cycle
+constexpr uint64_t kFinishWaitNs = 5'000'000;    // of a thread that allocates at the end of a mark
 constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kAssistants = 8;
 
@@ -171,6 +172,7 @@ void Assist(int64_t* credit) {
 void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&c.on) == 0) return;
   if (heap::gc_heap.black) {
+    c.cycle.WaitForFinish(kFinishWaitNs);
     *credit -= static_cast<int64_t>(bytes);
     if (*credit < 0) Assist(credit);
     return;

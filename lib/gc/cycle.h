@@ -41,6 +41,9 @@ class Cycle {
   const char* reason() const { return reason_; }  // of an abandoned cycle
   // The last cycle was given up because words may be in flight in an io_uring.
   bool io_uring() const { return io_uring_; }
+  // The mark is almost done but the program writes to pages as fast as they are scanned: who
+  // allocates should wait. Waits until that is over, at most `ns`. Any thread.
+  void WaitForFinish(uint64_t ns) const;
   Facility facility() const { return facility_; }
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
@@ -88,9 +91,11 @@ class Cycle {
   void ScanStopped(bool final);
   void ScanRange(const RootRange& r);
   bool MarkRoots();
+  bool TrackGrowth();
   bool CollectDirty(uint64_t* pages);
   bool RescanRoots();
   void Flip();
+  void SetFinishing(bool on);
   void CheckMark();
   void GiveUp();
 
@@ -109,6 +114,7 @@ class Cycle {
   Addr armed_end_[heap::kRegions] = {};
   bool check_mark_ = false;
   bool io_uring_ = false;
+  uint32_t finishing_ = 0;  // atomic; 1 while threads that allocate should wait; their futex
   Storage* storage_ = nullptr;
 
   uint32_t run_count_ = 0;

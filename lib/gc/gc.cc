@@ -25,9 +25,9 @@
 //
 // Stop 2 has a time budget. If the work found there is too much, the world starts again, and the
 // written pages are scanned in slices, short stops with short breaks, so that the program cannot
-// write faster than they are scanned. After many such attempts the stop takes what it takes. If
-// threads do not stop, mappings cannot be read or tracking is lost, the cycle is abandoned: the
-// marks mean nothing then and nothing is swept.
+// write faster than they are scanned; threads that allocate wait meanwhile. After many such
+// attempts the stop takes what it takes. If threads do not stop, mappings cannot be read or
+// tracking is lost, the cycle is abandoned: the marks mean nothing then and nothing is swept.
 //
 // Without a facility for dirty pages everything from reset to flip happens in one stop.
 //
@@ -42,6 +42,7 @@
 #include "heap/sweep.h"
 #include "heap/walk.h"
 #include "plat/clock.h"
+#include "plat/futex.h"
 #include "plat/log.h"
 #include "plat/vm.h"
 #include "world/world.h"
@@ -202,12 +203,25 @@ bool Cycle::ConcurrentMark(ThrottleHook throttle) {
   return !pool_.failed() || Fail(pool_.reason());
 }
 
+// The heap has grown: what is new is tracked from now on, and counts as written until then.
+bool Cycle::TrackGrowth() {
+  for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
+    Addr* armed = &armed_end_[static_cast<int>(r)];
+    Addr end = heap::SliceAddr(heap::mheap.end(r));
+    if (end <= *armed) continue;
+    if (!tracker_.Extend(*armed, end - *armed)) return Fail(tracker_.Reason());
+    *armed = end;
+  }
+  return true;
+}
+
 // Heap pages written since they were armed: what is marked on them is scanned again.
 bool Cycle::CollectDirty(uint64_t* pages) {
   struct Context {
     Cycle* cycle;
     uint64_t pages;
   } context = {this, 0};
+  if (!TrackGrowth()) return false;
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     c->pages += (to - from) / kOsPageSize;
@@ -252,6 +266,7 @@ void Cycle::Note(Addr from, Addr to) {
 // short stops, with short breaks in which it cannot write to many.
 bool Cycle::SlicedRescan() {
   run_count_ = 0;
+  if (!TrackGrowth()) return false;
   auto run = [](void* p, Addr from, Addr to) { static_cast<Cycle*>(p)->Note(from, to); };
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
@@ -400,9 +415,23 @@ bool Cycle::FinishInSlices() {
     if (!FinalStop(attempt == kMaxRetries, &again)) return false;
     if (!again) return true;
     times_.retries++;
+    SetFinishing(true);
     while (!marker().Drain(kQuantum)) {
     }
     if (!SlicedRescan()) return false;
+  }
+}
+
+void Cycle::SetFinishing(bool on) {
+  StoreRelease(&finishing_, on ? 1u : 0u);  // pairs: WaitForFinish
+  if (!on) plat::FutexWake(&finishing_, INT32_MAX);
+}
+
+void Cycle::WaitForFinish(uint64_t ns) const {
+  uint64_t start = plat::NowNs();
+  for (uint64_t waited = 0; LoadAcquire(&finishing_) != 0 && waited < ns;) {  // pairs: SetFinishing
+    plat::FutexWaitFor(&finishing_, 1, ns - waited);
+    waited = plat::NowNs() - start;
   }
 }
 
@@ -497,6 +526,7 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
     done = done && FirstStop();
     done =
         done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
+    SetFinishing(false);
     // Also what an abandoned cycle armed.
     DisarmAll();
   } else {
@@ -509,6 +539,7 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
 
 void Cycle::AfterForkInChild() {
   gang_.AfterForkInChild();
+  finishing_ = 0;
   pool_.ResetAfterForkInChild();
   tracker_.AbandonInChild();
   GiveUp();

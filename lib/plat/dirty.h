@@ -29,6 +29,8 @@ class DirtyTracker {
   // protects again. False: nothing is mapped there, a part of the range cannot be tracked (the
   // program registered it with a userfaultfd of its own), or tracking was lost.
   bool Arm(Addr from, size_t size);
+  // Registers the range and protects nothing: all of its present pages count as written.
+  bool Extend(Addr from, size_t size);
   // Calls f for each run of pages written since they were armed. With `rearm` these are armed again
   // in the same step. Present pages without tracking are reported always. False: tracking was lost
   // (what was reported is right but not complete).

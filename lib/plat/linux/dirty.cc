@@ -161,7 +161,7 @@ void DirtyTracker::AbandonInChild() {
   reopened_ = false;  // the kernel copied page tables without protection
 }
 
-bool DirtyTracker::Arm(Addr from, size_t size) {
+bool DirtyTracker::Extend(Addr from, size_t size) {
   if (!DescriptorsAreOurs()) return false;
   struct uffdio_register request = {};
   request.range = {from, size};
@@ -172,9 +172,14 @@ bool DirtyTracker::Arm(Addr from, size_t size) {
   if (r == -ENOMEM || r == -EINVAL) return Fail("memory is no longer mapped");
   if (IsError(r)) return Fail("memory cannot be registered");
   if (reopened_) Disarm(from, size);
+  return true;
+}
+
+bool DirtyTracker::Arm(Addr from, size_t size) {
+  if (!Extend(from, size)) return false;
   PageScan scan = kProtectWritten;
   scan.flags |= kScanCheck;
-  r = ScanPages(pagemap_, from, from + size, scan, nullptr, nullptr);
+  long r = ScanPages(pagemap_, from, from + size, scan, nullptr, nullptr);
   if (r == 0) return true;
   return Fail(r == -EPERM ? "memory was mapped anew" : "PAGEMAP_SCAN failed");
 }

@@ -29,7 +29,10 @@ constexpr size_t kRegions = 256;
 // for it, and page faults behind those. So no call takes much longer than half a millisecond:
 // looking costs 2 ns a page, protecting 10 to 20.
 constexpr size_t kLookBytes = kGiB;
-constexpr size_t kProtectBytes = 128 * kMiB;
+// Half a huge page: the kernel then splits a huge page before it protects it. A protected huge page
+// would become writable as a whole at the first write into it, and all of it would count as
+// written.
+constexpr size_t kProtectBytes = kHugePageSize / 2;
 
 }  // namespace
 
@@ -51,7 +54,8 @@ long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
   long result = 0;
   while (from < to) {
     request.start = from;
-    request.end = PieceEnd(from, to, piece);
+    request.end =
+        piece < kHugePageSize ? Min(to, AlignDown(from + piece, piece)) : PieceEnd(from, to, piece);
     result = Syscall(__NR_ioctl, pagemap, kPagemapScan, &request);
     if (IsError(result)) break;
     for (long i = 0; i < result; ++i) {

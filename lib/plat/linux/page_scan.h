@@ -19,8 +19,7 @@ inline constexpr uint64_t kPageZero = 1 << 5;     // the shared page of zeros
 inline constexpr uint64_t kScanProtect = 1 << 0;  // protect what matches, in the same step
 inline constexpr uint64_t kScanCheck = 1 << 1;    // fail with EPERM where nothing is tracked
 
-// Ends of the pieces in which long ranges are handled. Never inside a huge page, which the kernel
-// would have to split.
+// Ends of the pieces in which long ranges are looked at or released: never inside a huge page.
 inline Addr PieceEnd(Addr from, Addr to, size_t piece) {
   return to - from <= piece ? to : AlignDown(from + piece, kHugePageSize);
 }
