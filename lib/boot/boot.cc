@@ -50,6 +50,8 @@ void ApplySettings() {
 
 heap::ReclaimMode ModeOf(GcMode mode) {
   if (mode == GcMode::kReport) return heap::ReclaimMode::kReport;
+  // Until quarantine can delay the program's own frees it reclaims nothing else: as a report.
+  if (mode == GcMode::kQuarantine) return heap::ReclaimMode::kReport;
   return mode == GcMode::kPoison ? heap::ReclaimMode::kPoison : heap::ReclaimMode::kReclaim;
 }
 

@@ -50,6 +50,7 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
   auto handler = reinterpret_cast<Handler>(LoadAcquire(&handlers[sig]) & ~kSiginfoBit);
   world::Record* r = world::InBlockedCall();
   if (UNDERGO_UNLIKELY(r != nullptr)) return RunInBlockedCall(r, handler, sig, info, context);
+  world::WaitOutStop();
   return handler(sig, info, context);
 }
 

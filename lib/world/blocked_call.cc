@@ -57,6 +57,11 @@ void Leave(Record* r, Addr sp, Addr after) {
 
 }  // namespace
 
+void WaitOutStopSlow() {
+  if (heap::thread_words.busy != 0) return;
+  while (StopRuns()) WaitForStart();
+}
+
 Addr LeaveForHandler(Record* r) {
   if (OwnRecord() != r) return 0;
   Addr saved = r->blocked_sp;

@@ -19,7 +19,15 @@
 extern "C" __attribute__((visibility("hidden"))) long undergo_world_blocked_call(
     void* fn, const long args[6]);
 
+// Bit 0: a stop is running or the world is stopped. Bit 1: the kernel has no barrier for all
+// threads (membarrier), so that every blocked call goes through its slow half, which has one.
+extern "C" __attribute__((visibility("hidden"))) uint32_t undergo_world_stopping;
+
 namespace undergo::world {
+
+constexpr uint32_t kStopping = 1;
+constexpr uint32_t kNeedFence = 2;
+UNDERGO_COLD void WaitOutStopSlow();
 
 // Set once by EnablePublishing. Off: the wrappers jump to the real function.
 extern constinit bool publishing;
@@ -35,6 +43,13 @@ UNDERGO_INLINE R BlockedCall(R (*fn)(P...), A... args) {
 inline Record* InBlockedCall() {
   auto* r = static_cast<Record*>(heap::thread_words.record);
   return r != nullptr && LoadRelaxed(&r->blocked_sp) != 0 ? r : nullptr;
+}
+
+// A handler of the program begins on a thread that may be just about to leave a blocked call, for
+// which a stop counted it: waits until the world runs. Not in a slow path of the heap: the stop
+// waits for the end of that.
+inline void WaitOutStop() {
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&undergo_world_stopping) != 0)) WaitOutStopSlow();
 }
 
 // A handler of the program begins on a thread in a blocked call: waits until the world runs. The

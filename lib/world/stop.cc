@@ -42,7 +42,9 @@
 #include "plat/thread.h"
 #include "world/world.h"
 
+extern "C" {
 constinit uint32_t undergo_world_stopping = 0;
+}
 
 namespace undergo::world {
 
@@ -272,7 +274,10 @@ StopResult StopTheWorld(uint64_t budget_ns) {
   if (process_id != plat::Syscall(__NR_getpid)) AfterForkInChild();
   if (!LockRecords(deadline)) return StopResult::kGaveUp;
   stopper_tid = static_cast<int>(plat::Syscall(__NR_gettid));
-  EnsureHandler();
+  if (EnsureHandler()) {
+    // Signals that are still under way were swallowed.
+    for (Record* r = first_record; r != nullptr; r = r->next) StoreRelaxed(&r->signalled, 0u);
+  }
   ++stop_number;
   // One more than the answers that are missing, until all are asked.
   StoreRelease(&pending, stop_number << kCountBits | 1u);  // pairs: AnswerStop

@@ -2,17 +2,10 @@
 // What the parts of world/ share about a running stop.
 #pragma once
 
+#include "world/blocked_call.h"
 #include "world/record.h"
 
 namespace undergo::world {
-
-// Bit 0: a stop is running or the world is stopped. Bit 1: the kernel has no barrier for all
-// threads (membarrier), so that every wrapped call goes through its slow half, which has one.
-constexpr uint32_t kStopping = 1;
-constexpr uint32_t kNeedFence = 2;
-
-// Read by x86_64/blocked_call.S.
-extern "C" __attribute__((visibility("hidden"))) uint32_t undergo_world_stopping;
 
 // Waits until no stop is running. Any thread, at any place where it may wait.
 void WaitForStart();
