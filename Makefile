@@ -35,7 +35,7 @@ objects   = $(patsubst lib/%,$(OBJ)/%.o,$(basename $(call sources,$(1))))
 ARCHIVES := $(LAYERS:%=$(OUT)/lib%.a)
 
 .DEFAULT_GOAL := all
-.PHONY: all lib debug deps demo test check compat asan ubsan install uninstall clean
+.PHONY: all lib debug deps demo test check compat compat-gc asan ubsan install uninstall clean
 all: lib $(BUILD)/undergo
 lib: $(OUT)/libundergo.so
 
@@ -109,7 +109,7 @@ include bench/bench.mk
 
 # The two promises of README.md: each sets up, builds and runs.
 demo: deps
-	@$(MAKE) --no-print-directory all bench-demo
+	@$(MAKE) --no-print-directory all bench-demo bench-gc-demo
 
 test: deps
 	@$(MAKE) --no-print-directory all debug
@@ -122,6 +122,14 @@ COMPAT ?= ../shared/compat
 compat: all
 	@test -x $(COMPAT)/run || { echo 'undergo: no corpus at $(COMPAT); COMPAT=DIR names it' >&2; exit 2; }
 	$(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so $(COMPAT_ARGS)
+
+# The same with many collections, and with what was found dead overwritten: any touch is a loss.
+compat-gc: all
+	@test -x $(COMPAT)/run || { echo 'undergo: no corpus at $(COMPAT); COMPAT=DIR names it' >&2; exit 2; }
+	failed=0; for gc in on poison; do \
+	  $(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so --env GOGC=20 \
+	    --env UNDERGO=gc=$$gc,sched=off $(COMPAT_ARGS) || failed=1; \
+	done; exit $$failed
 
 asan ubsan:
 	@$(MAKE) --no-print-directory MODE=$@ tests-unit

@@ -35,6 +35,23 @@ $(BENCH_GC_OUT)/%-go: bench/gc/%.go
 	@mkdir -p $(@D)
 	GO111MODULE=off GOCACHE=$(abspath $(BUILD))/bench/gocache go build -o $@ $<
 
+# A leak to look at: bench/demo/. Without libxml2-dev only the load is built, and run.py says so.
+BENCH_DEMO_OUT := $(BUILD)/bench/demo
+BENCH_DEMO_PROGRAMS := $(BENCH_DEMO_OUT)/load \
+                       $(if $(wildcard /usr/include/libxml2/libxml/parser.h),$(BENCH_DEMO_OUT)/leaky_server)
+
+.PHONY: bench-gc-demo
+bench-gc-demo: $(BENCH_DEMO_PROGRAMS) $(BENCH_SUBJECT)
+	@python3 bench/demo/run.py --build $(BUILD)
+
+$(BENCH_DEMO_OUT)/leaky_server: bench/demo/leaky_server.c
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) -I/usr/include/libxml2 $< -o $@ -lxml2
+
+$(BENCH_DEMO_OUT)/load: bench/demo/load.c bench/workloads/bench.h
+	@mkdir -p $(@D)
+	$(CC) $(BENCH_CFLAGS) $< -o $@
+
 .PHONY: bench-scan
 bench-scan: $(BENCH_GC_OUT)/scan_bench
 	$<
