@@ -225,9 +225,12 @@ SweepResult SweepSpan(Span* s) {
 
 size_t SweepLarge(Span* s) {
   uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
-  if (s->state != SpanState::kLarge || !Claim(s, goal)) return 0;
+  if (s->state != SpanState::kLarge) return 0;
+  // Before the claim: if the program frees the object now and the span becomes a new one, that has
+  // the new generation, and the claim fails.
   bool garbage = LoadRelaxed(&s->large_state) == kLargeLive &&
                  (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0 && !SpanIsCareful(s);
+  if (!Claim(s, goal)) return 0;
   size_t size = s->large_bytes;
   bool old = (s->gc_flags & kHasCondemned) != 0;
   bool ripe = gc_heap.no_probation || (old && gc_heap.now_ms - s->probation_ms >= kProbationMs) ||
