@@ -98,6 +98,8 @@ void Start(int, char**, char** envp) {
   posix::InstallForkHandlers();
   StartCollector();
   posix::InstallThreadExitHook();
+  if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)
+    posix::EnableBlockingCalls();
   StartStress();
 }
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bodies of abi/blocking.def: calls during which the thread counts as stopped.
+//
+// Only libc's own functions are called so. Where another preloaded library wraps one (faketime,
+// fakeroot, socket_wrapper), its code would run on a thread that counts as stopped: such a function
+// is called as it is, and its thread gets stop signals.
 #include <errno.h>
+#include <link.h>
 #include <linux/futex.h>
 
 #include "plat/syscall.h"
@@ -18,7 +23,20 @@ UNDERGO_COLD auto Look() {
   return *kReal;
 }
 
-template <auto* kReal, typename... A>
+enum Row : int {
+#define UNDERGO_ROW(ret, name, params, args) k_##name,
+#define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
+#include "abi/blocking.def"
+#undef UNDERGO_ROW
+  k_fcntl,
+  k_fcntl64,
+  k_syscall,
+  kRows
+};
+// Which rows publish. Written once, by EnableBlockingCalls.
+constinit bool publishes[kRows] = {};
+
+template <Row kRow, auto* kReal, typename... A>
 UNDERGO_INLINE auto Call(A... args) {
   auto real = *kReal;
   if (UNDERGO_UNLIKELY(real == nullptr)) {
@@ -28,34 +46,35 @@ UNDERGO_INLINE auto Call(A... args) {
       return static_cast<decltype(real(args...))>(-1);
     }
   }
-  if (!world::publishing) return real(args...);
+  if (!publishes[kRow]) return real(args...);
   return world::BlockedCall(real, args...);
 }
 
 }  // namespace
 
 #define UNDERGO_ROW(ret, name, params, args) \
-  ret name params { return Call<&real::name> args; }
+  ret name params { return Call<k_##name, &real::name> args; }
 #define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
 #include "abi/blocking.def"
+#undef UNDERGO_ROW
 
 namespace {
 
-template <auto* kReal>
+template <Row kRow, auto* kReal>
 UNDERGO_INLINE int Fcntl(int fd, int command, long arg) {
   if (UNDERGO_UNLIKELY(*kReal == nullptr)) Look<kReal>();
-  if (command == F_SETLKW || command == F_OFD_SETLKW) return Call<kReal>(fd, command, arg);
+  if (command == F_SETLKW || command == F_OFD_SETLKW) return Call<kRow, kReal>(fd, command, arg);
   return (*kReal)(fd, command, arg);
 }
 
 }  // namespace
 
-int fcntl(int fd, int command, long arg) { return Fcntl<&real::fcntl>(fd, command, arg); }
+int fcntl(int fd, int command, long arg) { return Fcntl<k_fcntl, &real::fcntl>(fd, command, arg); }
 
 int fcntl64(int fd, int command, long arg) {
   // Since glibc 2.28; the same on this machine.
   if (UNDERGO_UNLIKELY(real::fcntl64 == nullptr)) return posix::fcntl(fd, command, arg);
-  return Fcntl<&real::fcntl64>(fd, command, arg);
+  return Fcntl<k_fcntl64, &real::fcntl64>(fd, command, arg);
 }
 
 namespace {
@@ -95,7 +114,7 @@ long (*WaitingCall(long number, long second))(long, long, long, long, long, long
 }  // namespace
 
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
-  auto* waiting = world::publishing ? WaitingCall(number, b) : nullptr;
+  auto* waiting = publishes[k_syscall] ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {
     if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
     return real::syscall(number, a, b, c, d, e, f);
@@ -104,6 +123,63 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   if (!plat::IsError(result)) return result;
   errno = static_cast<int>(-result);
   return -1;
+}
+
+namespace {
+
+struct Range {
+  Addr low, high;
+};
+// libc and the parts of it that were libraries of their own before glibc 2.34.
+struct LibcRanges {
+  Range part[3];
+  int count = 0;
+
+  bool Contains(const void* f) const {
+    Addr a = reinterpret_cast<Addr>(f);
+    for (int i = 0; i < count; ++i) {
+      if (a >= part[i].low && a < part[i].high) return true;
+    }
+    return false;
+  }
+};
+
+int AddLibc(struct dl_phdr_info* info, size_t, void* context) {
+  auto* libc = static_cast<LibcRanges*>(context);
+  const char* name = info->dlpi_name;
+  for (const char* p = name; *p != '\0'; ++p) {
+    if (*p == '/') name = p + 1;
+  }
+  bool part = false;
+  constexpr const char* kParts[] = {"libc.so.", "libpthread.so.", "librt.so."};
+  for (const char* known : kParts) {
+    part |= __builtin_strncmp(name, known, __builtin_strlen(known)) == 0;
+  }
+  if (!part) return 0;
+  Range r = {~Addr{0}, 0};
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& segment = info->dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD) continue;
+    r.low = Min(r.low, info->dlpi_addr + segment.p_vaddr);
+    r.high = Max(r.high, info->dlpi_addr + segment.p_vaddr + segment.p_memsz);
+  }
+  libc->part[libc->count++] = r;
+  return libc->count == 3;
+}
+
+}  // namespace
+
+void EnableBlockingCalls() {
+  LibcRanges libc;
+  dl_iterate_phdr(AddLibc, &libc);
+#define UNDERGO_ROW(ret, name, params, args) \
+  publishes[k_##name] = libc.Contains(reinterpret_cast<void*>(real::name));
+#define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
+#include "abi/blocking.def"
+#undef UNDERGO_ROW
+  publishes[k_fcntl] = libc.Contains(reinterpret_cast<void*>(real::fcntl));
+  publishes[k_fcntl64] = libc.Contains(reinterpret_cast<void*>(real::fcntl64));
+  publishes[k_syscall] = libc.Contains(reinterpret_cast<void*>(real::syscall));
 }
 
 }  // namespace undergo::posix

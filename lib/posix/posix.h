@@ -51,6 +51,9 @@ namespace undergo::posix {
 // others may allocate.
 void InstallForkHandlers();
 
+// From now on threads publish their blocking calls where they can (world/blocked_call.h).
+void EnableBlockingCalls();
+
 // Makes sure that threads give their mcache back when they end.
 void InstallThreadExitHook();
 // For a thread that has to say goodbye although it may never allocate.

@@ -38,6 +38,8 @@ struct alignas(64) Record {
   // borrows its thread block; size 0: unknown. Written by the thread at its start.
   Addr own_low;
   size_t own_size;
+  // Of own_size while a child of vfork uses the thread's stack and block. Written by vfork.S.
+  size_t kept_own_size;
 
   uint32_t state;      // number << kNumberShift | Mode
   uint32_t signalled;  // 1: a stop signal was sent and has not been handled
