@@ -172,7 +172,9 @@ bool Cycle::FirstStop() {
 
 void Cycle::ScanRange(const RootRange& r) {
   CopyContext context = {&marker(), r.bytewise};
-  ReadRoot(r, storage_->buffer, ScanCopy, &context);
+  if (!ReadRoot(r, storage_->buffer, ScanCopy, &context)) {
+    pool_.Fail("memory of the program cannot be read");
+  }
 }
 
 bool Cycle::MarkRoots() {
@@ -316,26 +318,22 @@ bool Cycle::RescanRoots() {
     Cycle* cycle;
     CopyContext copy;
     bool readable;
-  } context = {this, {&marker(), false}, false};
+  } context = {this, {&marker(), false}, true};
+  // Never directly: guards that the program installed in page tables look like swapped pages.
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
-    if (c->readable) {
-      ScanCopy(&c->copy, reinterpret_cast<void*>(from), from, to - from);
-    } else {
-      ReadRange(from, to, c->cycle->storage_->buffer, ScanCopy, &c->copy);
-    }
+    c->readable &= ReadRange(from, to, c->cycle->storage_->buffer, ScanCopy, &c->copy);
   };
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
     context.copy.bytewise = r.bytewise;
-    context.readable = r.readable;
     if (!tracker_.Collect(r.from, r.to - r.from, false, run, &context)) return false;
   }
   for (uint32_t i = 0; i < extra_count_; ++i) {
     context.copy.bytewise = false;
-    ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context.copy);
+    run(&context, extra_[i].from, extra_[i].to);
   }
-  return true;
+  return context.readable;
 }
 
 // One worker's part of the final stop: the coordinator looks at roots and stacks first, then all

@@ -4,12 +4,16 @@
 //   stacks   coroutines on malloc'ed stacks with guard pages, their objects only on these stacks
 //   sealed   pointers on pages that the program protected against itself, by every call that does
 //   dropped  objects that are leaked with guards in them
+//   mapped   guards in mappings of the program, which are roots, beside pointers
 //   storm    threads that make and drop such stacks while collections run
 // run: name=stacks stacks
 // run: name=sealed sealed
 // run: name=dropped env=GOGC=20 dropped
+// run: name=mapped mapped
+// run: name=mapped_stopped env=GODEBUG=gcstoptheworld=1 mapped
 // run: name=storm storm
 // run: name=storm_poison env=UNDERGO=gc=poison storm
+// run: name=storm_stopped env=GODEBUG=gcstoptheworld=1 storm
 // run: name=fork fork
 // timeout: 90
 #include <sys/mman.h>
@@ -135,6 +139,21 @@ static void Dropped(const char* name) {
   }
 }
 
+static void Mapped(const char* name) {
+  for (size_t pages = 4; pages <= 256; pages *= 4) {
+    char* m = mmap(NULL, pages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(m != MAP_FAILED);
+    memset(m, 0, pages * kPage);
+    Held held;
+    for (int i = 0; i < kHeld; i++) ((void**)(m + kPage))[i] = MakeHeld(&held, i);
+    Guard(m, 1);
+    Guard(m + 2 * kPage, 1);
+    CollectHard(name);
+    CheckHeld(&held, name);
+    CHECK_EQ(munmap(m, pages * kPage), 0);
+  }
+}
+
 static double end;
 static void* StormThread(void* seed) {
   Random r = {(uint64_t)(uintptr_t)seed};
@@ -179,7 +198,7 @@ static void Forked(const char* name) {
 
 static const Part parts[] = {
     {"stacks", Stacks}, {"sealed", SealedParts}, {"dropped", Dropped},
-    {"storm", Storm},   {"fork", Forked},
+    {"mapped", Mapped}, {"storm", Storm},        {"fork", Forked},
 };
 
 int main(int argc, char** argv) { return RUN_PARTS(parts); }
