@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <undergo/undergo.h>
 
-#include "check.h"
+#include "parts.h"
 
 #define NOINLINE __attribute__((noinline))
 
@@ -178,23 +178,5 @@ __attribute__((unused)) static NOINLINE void Leak(int count) {
     memset(p, 0xa5, 16);
   }
 }
-
-// A program of several parts: runs those named by the arguments, or all.
-typedef struct Part {
-  const char* name;
-  void (*run)(const char* name);
-} Part;
-__attribute__((unused)) static int RunParts(const Part* part, size_t count, int argc, char** argv) {
-  for (int a = 1; a < argc; a++) {
-    size_t i = 0;
-    while (i < count && strcmp(part[i].name, argv[a]) != 0) i++;
-    CHECK_MSG(i < count, "no part is called %s", argv[a]);
-    part[i].run(part[i].name);
-  }
-  for (size_t i = 0; argc == 1 && i < count; i++) part[i].run(part[i].name);
-  puts("all right");
-  return 0;
-}
-#define RUN_PARTS(parts) RunParts(parts, sizeof(parts) / sizeof *(parts), argc, argv)
 
 #endif  // UNDERGO_TESTS_GC_H_
