@@ -508,10 +508,11 @@ bool Collect() {
   // A cycle that runs already may have missed what the caller dropped.
   uint32_t from = LoadAcquire(&c.finished);  // pairs: RunCycle
   uint32_t target = from + (LoadRelaxed(&c.busy) != 0 ? 2 : 1);
+  // Once: each stop interrupts the wait below, and a second request would be a second cycle.
+  RequestCycle(kForced);
   for (;;) {
     uint32_t now = LoadAcquire(&c.finished);  // pairs: RunCycle
     if (static_cast<int32_t>(now - target) >= 0) return c.last_failed == 0;
-    RequestCycle(kForced);
     plat::FutexWait(&c.finished, now);
   }
 }

@@ -15,10 +15,9 @@ class Gang {
   void Start(uint32_t helpers);
   // They end.
   void Stop();
-  // They wake up and wait actively for a job for a moment: before a stop of the world.
-  void Rouse();
-  // job(context, i) on the caller with i = 0 and on each helper with i = 1.. at the same time;
-  // returns when all are done.
+  // job(context, i) on the caller with i = 0, and at the same time on each helper, with i = 1..,
+  // that wakes up before the caller is done. Returns when all are out: what is to be done must be
+  // divided as it is taken.
   void Run(void (*job)(void* context, uint32_t i), void* context);
   uint32_t size() const { return started_ + 1; }  // with the coordinator
   void AfterForkInChild();
@@ -30,13 +29,16 @@ class Gang {
     uint32_t first;  // number of the last job before it was made
   };
   static void Main(void* slot);
+  static void Await(uint32_t* word);
+  bool Enter();
   void Serve(uint32_t index, uint32_t seen);
 
   uint32_t started_ = 0;     // coordinator
   uint32_t job_number_ = 0;  // atomic; futex of the helpers
-  uint32_t working_ = 0;     // atomic; futex of the coordinator
-  bool ending_ = false;      // written before job_number_
-  bool rouse_ = false;       // written before job_number_: no job yet
+  uint32_t gate_ =
+      1u << 31;          // atomic; helpers inside the job, top bit: closed; coordinator's futex
+  uint32_t living_ = 0;  // atomic; helpers that have not ended yet; coordinator's futex
+  bool ending_ = false;  // written before job_number_
   void (*job_)(void*, uint32_t) = nullptr;
   void* context_ = nullptr;
   Slot slots_[kMax] = {};

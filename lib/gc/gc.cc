@@ -388,7 +388,6 @@ bool Cycle::FinalStop(bool last, bool* again) {
   *again = false;
   last_ = last;
   next_chunk_ = dirty_pages_ = give_up_ = lost_ = 0;
-  gang_.Rouse();
   if (!StopWorld()) return false;
   gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");

@@ -65,6 +65,22 @@ bool IsDevice(const char* path) {
   return S_ISCHR(s.st_mode);  // block devices are mapped as any file is
 }
 
+constexpr size_t kLongMapping = 64 * kMiB;
+
+// Covered by ranges of ours. The reservation of the heap has a terabyte to be looked through.
+bool IsOwn(Addr from, Addr to) {
+  auto step = [](void* at, Addr low, Addr high) {
+    auto* a = static_cast<Addr*>(at);
+    if (low > *a || high <= *a) return true;
+    *a = high;
+    return false;
+  };
+  while (from < to) {
+    if (plat::ForEachOwnRange(step, &from)) return false;
+  }
+  return true;
+}
+
 bool IsOfKernel(const char* path) { return StartsWith(path, "[v"); }  // vdso, vvar, vsyscall
 
 }  // namespace
@@ -107,7 +123,7 @@ struct MapsVisitor {
       Add(m.start, m.end);
     } else if (!m.shared && !exact && !pattern.file_pages) {
       if (m.anonymous + m.swapped != 0) Add(m.start, m.end);
-    } else if (!m.shared) {
+    } else if (!m.shared && (m.end - m.start < kLongMapping || !IsOwn(m.start, m.end))) {
       auto files = pattern.file_pages ? plat::FilePages::kReport : plat::FilePages::kSkip;
       pages->ForEachRun(m.start, m.end, files, AddRun, this);
     }

@@ -29,10 +29,9 @@ constexpr size_t kRegions = 256;
 // for it, and page faults behind those. So no call takes much longer than half a millisecond:
 // looking costs 2 ns a page, protecting 10 to 20.
 constexpr size_t kLookBytes = kGiB;
-// Half a huge page: the kernel then splits a huge page before it protects it. A protected huge page
-// would become writable as a whole at the first write into it, and all of it would count as
-// written.
-constexpr size_t kProtectBytes = kHugePageSize / 2;
+// A huge page is protected as one and stays one until the first write to it, which makes small
+// pages of it, all protected but the written one. So pieces do not end inside of huge pages.
+constexpr size_t kProtectBytes = 32 * kMiB;
 
 }  // namespace
 
@@ -54,8 +53,7 @@ long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
   long result = 0;
   while (from < to) {
     request.start = from;
-    request.end =
-        piece < kHugePageSize ? Min(to, AlignDown(from + piece, piece)) : PieceEnd(from, to, piece);
+    request.end = PieceEnd(from, to, piece);
     result = Syscall(__NR_ioctl, pagemap, kPagemapScan, &request);
     if (IsError(result)) break;
     for (long i = 0; i < result; ++i) {
