@@ -248,7 +248,7 @@ def parse_arguments():
     if args.rounds < 1:
         parser.error("--rounds %d: accepted is a number from 1" % args.rounds)
     names = [row.name for row in ROWS] + ["behaved"]
-    args.chosen = re.split(", *(?!limit)", args.only) if args.only else names
+    args.chosen = re.split(",(?! *limit) *", args.only) if args.only else names
     for name in args.chosen:
         if name not in names:
             parser.error("--only '%s': accepted are %s" % (name, "; ".join(names)))

@@ -36,6 +36,8 @@ constexpr uint64_t kIdleTickNs = 100'000'000;    // between looks at the page he
 constexpr uint64_t kNapNs = 200'000;             // when the coordinator had its share
 constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation requested a cycle
 constexpr uint64_t kFinishWaitNs = 5'000'000;    // of a thread that allocates at the end of a mark
+constexpr uint64_t kGoalWaitNs = 5'000'000;      // and for each 64 KiB when the heap is at its goal
+constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
 constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kAssistants = 8;
 
@@ -61,8 +63,9 @@ struct Collector {
   uint64_t limiter_wall = 0, limiter_cpu = 0;  // coordinator; the limiter's last update
 
   // Of the running cycle.
-  int64_t credit = 0;     // atomic; bytes scanned that no assist has claimed
-  uint64_t credited = 0;  // coordinator; of its own scanning
+  uint64_t cycle_goal = 0;  // atomic; bytes of live heap
+  int64_t credit = 0;       // atomic; bytes scanned that no assist has claimed
+  uint64_t credited = 0;    // coordinator; of its own scanning
   uint64_t assist_marked = 0, assist_scanned = 0, assist_ns = 0;  // atomic
   uint64_t start_cpu = 0, start_process_cpu = 0, start_wall = 0;  // coordinator
   bool forced = false;                                            // coordinator
@@ -169,12 +172,20 @@ void Assist(int64_t* credit) {
   c.limiter.Update(static_cast<int64_t>(plat::NowNs()));
 }
 
+// The heap is at its goal and must not run away. All objects may be marked already, while written
+// pages are looked at once more: then there is nothing to assist with, only to wait.
+void WaitAtGoal(size_t bytes) {
+  if (LiveBytes() < LoadRelaxed(&c.cycle_goal) || c.limiter.Limiting()) return;
+  c.cycle.WaitForEnd(Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
+}
+
 void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&c.on) == 0) return;
   if (heap::gc_heap.black) {
     c.cycle.WaitForFinish(kFinishWaitNs);
     *credit -= static_cast<int64_t>(bytes);
     if (*credit < 0) Assist(credit);
+    WaitAtGoal(bytes);
     return;
   }
   *credit = 0;
@@ -221,7 +232,9 @@ void Throttle() {
   uint64_t scanned = c.cycle.counts().scanned_bytes;
   FetchAddRelaxed(&c.credit, static_cast<int64_t>(scanned - c.credited));
   c.credited = scanned;
-  c.pacer.Revise(LiveBytes(), WorkDone(), Sizes());
+  MemorySizes sizes = Sizes();
+  c.pacer.Revise(LiveBytes(), WorkDone(), sizes);
+  StoreRelaxed(&c.cycle_goal, c.pacer.Goal(sizes));
   FetchAddAcqRel(&c.portion, 1u);                                            // pairs: Assist
   if (LoadAcquire(&c.waiting) != 0) plat::FutexWake(&c.portion, INT32_MAX);  // pairs: Assist
   uint64_t now = plat::NowNs();
@@ -331,7 +344,9 @@ void BeginCycle(uint32_t why, uint64_t live) {
   start.max_stack = c.cycle.times().stack_bytes;
   start.procs = c.config.procs;
   start.timed = (why & kTimed) != 0;
-  c.pacer.StartCycle(start, Sizes());
+  MemorySizes sizes = Sizes();
+  c.pacer.StartCycle(start, sizes);
+  StoreRelaxed(&c.cycle_goal, c.pacer.Goal(sizes));
   TracePacerStart();
 }
 
@@ -361,7 +376,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   pt.cons_mark = c.pacer.cons_mark();
   bool measured = c.pacer.EndCycle(end, Sizes());
   c.pacer.Commit(LiveBytes(), false);
-  uint64_t pause = t.stop1_ns + t.stop2_ns;
+  uint64_t pause = t.stopped_ns;
   c.stats.cycles++;
   if (c.forced) c.stats.forced_cycles++;
   c.stats.last_pause_ns = pause;

@@ -17,7 +17,8 @@ enum class Facility : uint8_t {
 };
 
 struct CycleTimes {
-  uint64_t stop1_ns, mark_ns, stop2_ns;  // wall
+  uint64_t stop1_ns, mark_ns, stop2_ns;  // wall; of several stops at the end the longest
+  uint64_t stopped_ns;                   // all stops together
   uint64_t start_ns;                     // CLOCK_MONOTONIC
   uint64_t live_at_end;
   uint64_t black_bytes;                 // handed out while marking
@@ -44,6 +45,8 @@ class Cycle {
   // The mark is almost done but the program writes to pages as fast as they are scanned: who
   // allocates should wait. Waits until that is over, at most `ns`. Any thread.
   void WaitForFinish(uint64_t ns) const;
+  // Waits until the mark that runs is over, at most `ns`. Any thread.
+  void WaitForEnd(uint64_t ns) const;
   Facility facility() const { return facility_; }
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
@@ -86,6 +89,7 @@ class Cycle {
   bool FinishInSlices();
   bool SlicedRescan();
   bool StopWorld();
+  uint64_t StartWorld();
   void Note(Addr from, Addr to);
   bool StoppedMark();
   void ScanStopped(bool final);
@@ -96,6 +100,7 @@ class Cycle {
   bool RescanRoots();
   void Flip();
   void SetFinishing(bool on);
+  void SetEnded();
   void CheckMark();
   void GiveUp();
 
@@ -115,6 +120,7 @@ class Cycle {
   bool check_mark_ = false;
   bool io_uring_ = false;
   uint32_t finishing_ = 0;  // atomic; 1 while threads that allocate should wait; their futex
+  uint32_t ended_ = 0;      // atomic; marks that are over; futex of WaitForEnd
   Storage* storage_ = nullptr;
 
   uint32_t run_count_ = 0;

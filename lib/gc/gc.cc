@@ -165,8 +165,7 @@ bool Cycle::FirstStop() {
   StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
   BlackenCursors();
   ScanStopped(false);
-  world::StartTheWorld();
-  times_.stop1_ns = plat::NowNs() - stop_began_;
+  times_.stop1_ns = StartWorld();
   return true;
 }
 
@@ -284,8 +283,7 @@ bool Cycle::SlicedRescan() {
       while (!marker().Drain(kQuantum) && plat::NowNs() - stop_began_ < kStopWorkNs) {
       }
     }
-    world::StartTheWorld();
-    times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - stop_began_);
+    times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
     times_.slices++;
     if (i < run_count_) plat::NapNs(kBreakNs);
   }
@@ -310,6 +308,15 @@ bool Cycle::StopWorld() {
     plat::NapNs(kStopWaitNs << i);
   }
   return Fail("a thread did not stop");
+}
+
+// Returns how long the stop took. The clock is read before: once the others run, one of them may
+// have taken this thread's CPU.
+uint64_t Cycle::StartWorld() {
+  uint64_t took = plat::NowNs() - stop_began_;
+  times_.stopped_ns += took;
+  world::StartTheWorld();
+  return took;
 }
 
 // World stopped. The mappings as they are now: what is not tracked is read whole.
@@ -400,8 +407,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   if (done && !*again) done = tracker_.CanaryOk() || Fail(tracker_.Reason());
   if (done && !*again && check_mark_) CheckMark();
   if (done && !*again) Flip();
-  world::StartTheWorld();
-  times_.stop2_ns = Max(times_.stop2_ns, plat::NowNs() - stop_began_);
+  times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
   return done;
 }
 
@@ -432,6 +438,16 @@ void Cycle::WaitForFinish(uint64_t ns) const {
   }
 }
 
+void Cycle::SetEnded() {
+  FetchAddAcqRel(&ended_, 1u);  // pairs: WaitForEnd
+  plat::FutexWake(&ended_, INT32_MAX);
+}
+
+void Cycle::WaitForEnd(uint64_t ns) const {
+  uint32_t before = LoadAcquire(&ended_);  // pairs: SetEnded
+  if (heap::gc_heap.black) plat::FutexWaitFor(&ended_, before, ns);
+}
+
 MarkCounts Cycle::counts() const {
   MarkCounts sum = {};
   if (storage_ == nullptr) return sum;
@@ -439,6 +455,7 @@ MarkCounts Cycle::counts() const {
     sum.marked_bytes += m.counts().marked_bytes;
     sum.marked_objects += m.counts().marked_objects;
     sum.scanned_bytes += m.counts().scanned_bytes;
+    sum.rescanned_bytes += m.counts().rescanned_bytes;
     sum.root_bytes += m.counts().root_bytes;
   }
   return sum;
@@ -480,8 +497,7 @@ bool Cycle::StoppedMark() {
     done = done && (!pool_.failed() || Fail(pool_.reason()));
   }
   if (done) Flip();
-  world::StartTheWorld();
-  times_.stop2_ns = plat::NowNs() - stop_began_;
+  times_.stop2_ns = StartWorld();
   return done;
 }
 
@@ -521,13 +537,14 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
     done =
         done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
     SetFinishing(false);
+    SetEnded();
     // Also what an abandoned cycle armed.
     DisarmAll();
   } else {
     done = StoppedMark();
   }
   if (!done) GiveUp();
-  times_.mark_ns = plat::NowNs() - times_.start_ns - times_.stop1_ns - times_.stop2_ns;
+  times_.mark_ns = plat::NowNs() - times_.start_ns - times_.stopped_ns;
   return done ? Outcome::kDone : Outcome::kAbandoned;
 }
 

@@ -237,6 +237,7 @@ bool Marker::Drain(uint64_t limit) {
 // Marked objects that the program holds, or parts of them, between two page boundaries.
 void Marker::ScanPages(Addr from, Addr to) {
   heap::DirectReads reads;
+  uint64_t scanned = counts_.scanned_bytes;
   while (from < to) {
     heap::Span* s = heap::FindSpan(from);
     Addr slice_end = AlignDown(from, heap::kSliceSize) + heap::kSliceSize;
@@ -269,6 +270,9 @@ void Marker::ScanPages(Addr from, Addr to) {
     }
     from = end > from ? end : slice_end;
   }
+  // Not progress: the pacer expects each object once.
+  counts_.rescanned_bytes += counts_.scanned_bytes - scanned;
+  counts_.scanned_bytes = scanned;
 }
 
 }  // namespace undergo::gc

@@ -13,8 +13,9 @@ namespace undergo::gc {
 struct MarkCounts {
   uint64_t marked_bytes;  // objects that were reached
   uint64_t marked_objects;
-  uint64_t scanned_bytes;  // of objects
-  uint64_t root_bytes;     // of everything else
+  uint64_t scanned_bytes;    // of objects, once each
+  uint64_t rescanned_bytes;  // of objects on pages that were written
+  uint64_t root_bytes;       // of everything else
 };
 
 class Marker {
