@@ -2,7 +2,7 @@
 // Threads of C11: thrd, mtx, cnd, tss and call_once, which have symbols of their own in the C
 // library.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 #include <threads.h>

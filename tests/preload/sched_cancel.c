@@ -2,7 +2,7 @@
 // Cancellation: out of every kind of wait, deferred, asynchronous, disabled, by the thread itself,
 // and what runs on the way: cleanup handlers in their order, with the mutex of a wait held again.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <netinet/in.h>

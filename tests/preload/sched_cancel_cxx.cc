@@ -2,7 +2,7 @@
 // Cancellation and pthread_exit unwind C++ frames: destructors run, catch (...) sees it and must
 // pass it on, and thread_local objects are destroyed after that.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <cxxabi.h>
 #include <semaphore.h>

@@ -2,7 +2,7 @@
 // Condition variables: every clock and timeout, one and all, mutexes of every kind, many waiters,
 // and no wake-up lost however the threads come and go.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <stdatomic.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Life of threads: results, every way of joining, detached threads, and the error of each misuse.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 #include <sys/syscall.h>

@@ -2,7 +2,7 @@
 // The C++ library's threads: mutexes, conditions, futures, latches, barriers, semaphores, waits on
 // atomics (which go to the kernel by syscall()), stop tokens.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <atomic>

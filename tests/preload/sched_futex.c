@@ -2,7 +2,7 @@
 // Futexes by syscall(), as C++ runtimes, Rust and many allocators wait: wait and wake with and
 // without a bit set, requeue, wake-op, timeouts, by callers that the scheduler knows and others.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <linux/futex.h>

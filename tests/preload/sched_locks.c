@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Read-write locks of every preference, barriers, spin locks, and once-initialisation.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 

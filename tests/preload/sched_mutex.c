@@ -2,7 +2,7 @@
 // Mutexes of every kind: who may lock and unlock, what each misuse returns, both clocks of the
 // timed forms, and that none of them lets two threads in.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 #include <sys/mman.h>

@@ -2,7 +2,7 @@
 // Mutexes in which the kernel has a part: robust ones whose owner dies (thread or process),
 // priority inheritance and ceiling, and those shared between processes.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 #include <sys/mman.h>

@@ -2,7 +2,7 @@
 // Unnamed semaphores: codes, both clocks, posts from a signal handler and from a thread that the C
 // library does not know, and no wake-up lost with many at them.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <limits.h>

@@ -2,7 +2,7 @@
 // Conditions, semaphores, barriers and read-write locks in memory that two processes share; each
 // process has several threads at them.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <semaphore.h>

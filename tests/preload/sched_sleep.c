@@ -2,7 +2,7 @@
 // Sleeps: never too short, on every clock, in order when many sleep, interrupted by a signal with
 // the rest of the time told.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <poll.h>
 #include <stdatomic.h>

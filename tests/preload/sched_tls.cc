@@ -3,7 +3,7 @@
 // of theirs, errno, locale, and exceptions in flight. All across waits, after which a thread may
 // go on elsewhere.
 // run:
-// run: name=off env=UNDERGO=sched=off
+// run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 #include <atomic>
 #include <climits>

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// Signals and threads: to one thread, to the process, masks and who inherits them, pending ones,
+// values, handlers that run on the right thread, waits for signals.
+// run:
+// run: name=off pace=long env=UNDERGO=sched=off
+// run: name=one env=GOMAXPROCS=1
+// timeout: 40
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
+#include "pthreads.h"
+
+static atomic_int entered, gate, calls;
+static _Atomic(pthread_t) handler_thread;
+static __thread int mine;
+static atomic_int seen_mine, seen_value, seen_code;
+
+static void OnSignal(int sig, siginfo_t* info, void* context) {
+  (void)sig, (void)context;
+  int error = errno;
+  handler_thread = pthread_self();
+  seen_mine = mine;
+  seen_value = info->si_value.sival_int;
+  seen_code = info->si_code;
+  calls++;
+  errno = error;
+}
+static void Handle(int sig, int flags) {
+  struct sigaction act = {.sa_sigaction = OnSignal, .sa_flags = SA_SIGINFO | flags};
+  CHECK_EQ(sigaction(sig, &act, NULL), 0);
+}
+static void Block(int how, int a, int b) {
+  sigset_t set = SetOf(a, b);
+  CHECK_EQ(pthread_sigmask(how, &set, NULL), 0);
+}
+static int Blocked(int sig) {
+  sigset_t now;
+  CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &now), 0);
+  return sigismember(&now, sig);
+}
+
+// pthread_kill reaches its thread, whatever that does at the time.
+static void* Busy(void* arg) {
+  const int how = (int)(intptr_t)arg;
+  mine = how + 100;
+  entered++;
+  while (!gate) {
+    if (how == 0) SleepMs(30);
+    if (how == 1) sched_yield();
+    if (how == 2) {
+      for (volatile int i = 0; i < 100000; i++) {
+      }
+    }
+  }
+  return NULL;
+}
+static void Directed(const char* name) {
+  (void)name;
+  Handle(SIGUSR1, 0);
+  for (intptr_t how = 0; how < 3; how++) {
+    entered = gate = 0;
+    pthread_t t = Start(Busy, (void*)how);
+    EVENTUALLY(entered == 1);
+    for (int i = 0; i < 20; i++) {
+      calls = 0;
+      CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+      EVENTUALLY(calls == 1);
+      CHECK(pthread_equal(handler_thread, t) && seen_mine == how + 100);
+      CHECK_EQ(seen_code, SI_TKILL);
+    }
+    CHECK_EQ(pthread_kill(t, 0), 0);
+    CHECK_EQ(pthread_kill(t, 99), EINVAL);
+    gate = 1;
+    calls = 0;
+    CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+    Join(t);
+  }
+}
+
+static void* Sends(void* arg) {
+  mine = 55;
+  CHECK_EQ(raise(SIGUSR1), 0);
+  // raise returns after the handler.
+  CHECK(calls == 1 && seen_mine == 55 && pthread_equal(handler_thread, pthread_self()));
+  union sigval v = {.sival_int = 1234};
+  CHECK_EQ(pthread_sigqueue(pthread_self(), SIGUSR1, v), 0);
+  CHECK(calls == 2 && seen_value == 1234 && seen_code == SI_QUEUE);
+  CHECK_EQ(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR1), 0);
+  CHECK(calls == 3 && seen_mine == 55);
+  CHECK_EQ(tgkill(getpid(), gettid(), SIGUSR1), 0);
+  CHECK(calls == 4 && seen_mine == 55);
+  Block(SIG_BLOCK, SIGUSR1, 0);
+  CHECK(raise(SIGUSR1) == 0 && raise(SIGUSR1) == 0 && calls == 4);
+  sigset_t pending;
+  CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1);
+  Block(SIG_UNBLOCK, SIGUSR1, 0);
+  CHECK_EQ(calls, 5);  // not queued twice
+  // Real-time signals are queued, in order.
+  Block(SIG_BLOCK, SIGRTMIN + 3, 0);
+  for (v.sival_int = 0; v.sival_int < 5; v.sival_int++)
+    CHECK_EQ(pthread_sigqueue(pthread_self(), SIGRTMIN + 3, v), 0);
+  sigset_t set = SetOf(SIGRTMIN + 3, 0);
+  siginfo_t info;
+  for (int i = 0; i < 5; i++)
+    CHECK(sigwaitinfo(&set, &info) == SIGRTMIN + 3 && info.si_value.sival_int == i);
+  struct timespec none = {0, 0};
+  CHECK(sigtimedwait(&set, &info, &none) == -1 && errno == EAGAIN);
+  return arg;
+}
+static void ToMyself(const char* name) {
+  (void)name;
+  calls = 0;
+  Handle(SIGUSR1, 0);
+  Join(Start(Sends, NULL));
+}
+
+// Masks belong to the thread and are inherited by those it starts; pending signals are not.
+static void* ChecksMask(void* arg) {
+  sigset_t pending;
+  CHECK_EQ(Blocked(SIGUSR2), arg != NULL);
+  CHECK_EQ(Blocked(SIGHUP), 0);
+  CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR2) == 0);
+  for (int i = 0; i < 20; i++) {
+    Block(i % 2 ? SIG_UNBLOCK : SIG_BLOCK, SIGUSR1, SIGHUP);
+    if (i % 5 == 0)
+      SleepMs(1);
+    else
+      sched_yield();
+    CHECK_EQ(Blocked(SIGUSR1), i % 2 == 0);
+    CHECK_EQ(Blocked(SIGUSR2), arg != NULL);
+  }
+  return NULL;
+}
+static void* Inherits(void* arg) {
+  if (arg) Block(SIG_BLOCK, SIGUSR2, 0);
+  if (arg) raise(SIGUSR2);
+  pthread_t t[5];
+  for (int i = 0; i < 5; i++) t[i] = Start(ChecksMask, arg);
+  for (int i = 0; i < 5; i++) Join(t[i]);
+  // A mask given by the attribute comes first.
+  pthread_attr_t attr;
+  sigset_t set = SetOf(SIGUSR2, 0), got;
+  if (arg) sigemptyset(&set);
+  pthread_attr_init(&attr);
+  CHECK_EQ(pthread_attr_getsigmask_np(&attr, &got), PTHREAD_ATTR_NO_SIGMASK_NP);
+  CHECK_EQ(pthread_attr_setsigmask_np(&attr, &set), 0);
+  CHECK_EQ(pthread_create(&t[0], &attr, ChecksMask, arg ? NULL : &mine), 0);
+  Join(t[0]);
+  sigset_t pending;
+  if (arg) CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR2) == 1);
+  return NULL;
+}
+static void Masks(const char* name) {
+  (void)name;
+  pthread_t a = Start(Inherits, &mine), b = Start(Inherits, NULL);
+  Join(a), Join(b);
+  CHECK_EQ(Blocked(SIGUSR2), 0);
+}
+
+// A signal to the process goes to a thread that has it unblocked, even if that one waits; if all
+// block it, it stays until somebody does not.
+static void* Eligible(void* arg) {
+  Block(SIG_UNBLOCK, SIGUSR1, 0);
+  mine = 77;
+  entered++;
+  while (!gate) {
+    if (arg)
+      SleepMs(30);
+    else
+      sched_yield();
+  }
+  return NULL;
+}
+static void* Others(void* arg) {
+  entered++;
+  while (!gate) {
+    if (arg)
+      sched_yield();
+    else
+      SleepMs(1);
+  }
+  return NULL;
+}
+static void Process(const char* name) {
+  (void)name;
+  Handle(SIGUSR1, 0);
+  Block(SIG_BLOCK, SIGUSR1, 0);
+  for (int sleeping = 0; sleeping < 2; sleeping++) {
+    entered = gate = 0;
+    pthread_t others[6], t;
+    for (intptr_t i = 0; i < 6; i++) others[i] = Start(Others, (void*)(i % 2));
+    t = Start(Eligible, sleeping ? &mine : NULL);
+    EVENTUALLY(entered == 7);
+    for (int i = 0; i < 20; i++) {
+      calls = 0;
+      CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+      EVENTUALLY(calls == 1);
+      CHECK(pthread_equal(handler_thread, t) && seen_mine == 77 && seen_code == SI_USER);
+    }
+    gate = 1;
+    kill(getpid(), SIGUSR1);
+    for (int i = 0; i < 6; i++) Join(others[i]);
+    Join(t);
+  }
+  calls = 0;
+  sigset_t pending, set = SetOf(SIGUSR1, 0);
+  siginfo_t info;
+  struct timespec none = {0, 0};
+  while (sigtimedwait(&set, &info, &none) > 0) {
+  }
+  CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+  Moment();
+  CHECK(calls == 0 && sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1);
+  Block(SIG_UNBLOCK, SIGUSR1, 0);
+  CHECK_EQ(calls, 1);
+}
+
+// Threads that wait for signals: each signal to the process is taken once.
+static void* Takes(void* arg) {
+  sigset_t set = SetOf(SIGRTMIN + 1, SIGTERM);
+  for (;;) {
+    siginfo_t info;
+    int sig = 0;
+    if (arg)
+      CHECK_EQ(sigwait(&set, &sig), 0);
+    else
+      sig = sigwaitinfo(&set, &info);
+    // Another waiter was quicker: the kernel reports that so.
+    if (sig == -1 && errno == EINTR) continue;
+    if (sig == SIGTERM) return NULL;
+    CHECK_EQ(sig, SIGRTMIN + 1);
+    atomic_fetch_add(&calls, 1);
+  }
+}
+static void Waiting(const char* name) {
+  (void)name;
+  Block(SIG_BLOCK, SIGRTMIN + 1, SIGTERM);
+  calls = 0;
+  pthread_t t[4];
+  for (intptr_t i = 0; i < 4; i++) t[i] = Start(Takes, (void*)(i % 2));
+  for (int i = 0; i < 200; i++) {
+    if (i % 4 == 0)
+      CHECK_EQ(pthread_kill(t[i % 3], SIGRTMIN + 1), 0);
+    else
+      CHECK_EQ(sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = i}), 0);
+  }
+  EVENTUALLY(calls == 200);
+  for (int i = 0; i < 4; i++) CHECK_EQ(pthread_kill(t[i], SIGTERM), 0);
+  for (int i = 0; i < 4; i++) Join(t[i]);
+  CHECK_EQ(calls, 200);
+  Block(SIG_UNBLOCK, SIGRTMIN + 1, SIGTERM);
+}
+
+// sigsuspend and pause return after a handler; the mask is as before.
+static void* Suspends(void* arg) {
+  sigset_t open;
+  Block(SIG_BLOCK, SIGUSR1, 0);
+  pthread_sigmask(SIG_BLOCK, NULL, &open);
+  sigdelset(&open, SIGUSR1);
+  for (int i = 0; i < 50; i++) {
+    entered++;
+    CHECK(sigsuspend(&open) == -1 && errno == EINTR);
+    CHECK(Blocked(SIGUSR1) == 1 && calls == i + 1);
+  }
+  return arg;
+}
+static void Suspending(const char* name) {
+  (void)name;
+  entered = calls = 0;
+  Handle(SIGUSR1, 0);
+  pthread_t t = Start(Suspends, NULL);
+  for (int i = 0; i < 50; i++) {
+    EVENTUALLY(entered == i + 1);
+    CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+    EVENTUALLY(calls == i + 1);
+  }
+  Join(t);
+}
+
+int main(int argc, char** argv) {
+  static const Part parts[] = {{"directed", Directed}, {"to_myself", ToMyself},
+                               {"masks", Masks},       {"process", Process},
+                               {"waiting", Waiting},   {"suspending", Suspending}};
+  return RUN_PARTS(parts);
+}
