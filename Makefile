@@ -35,7 +35,7 @@ objects   = $(patsubst lib/%,$(OBJ)/%.o,$(basename $(call sources,$(1))))
 ARCHIVES := $(LAYERS:%=$(OUT)/lib%.a)
 
 .DEFAULT_GOAL := all
-.PHONY: all lib debug deps demo test check compat compat-gc asan ubsan install uninstall clean
+.PHONY: all lib debug deps demo test check compat compat-gc posix asan ubsan install uninstall clean
 all: lib $(BUILD)/undergo
 lib: $(OUT)/libundergo.so
 
@@ -130,6 +130,10 @@ compat-gc: all
 	  $(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so --env GOGC=20 \
 	    --env UNDERGO=gc=$$gc,sched=off $(COMPAT_ARGS) || failed=1; \
 	done; exit $$failed
+
+# The Open POSIX Test Suite against its native verdicts, about nine minutes; scripts/posix.sh.
+posix: lib
+	@scripts/posix.sh $(BUILD)/libundergo.so $(BUILD)/posix $(POSIX_ARGS)
 
 asan ubsan:
 	@$(MAKE) --no-print-directory MODE=$@ tests-unit

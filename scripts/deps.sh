@@ -8,7 +8,8 @@ build='gcc g++ make binutils libc6-dev'
 rest='clang-14 libcriterion-dev python3 gdb strace time procps util-linux libcap2-bin
   libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 gnuplot-nox linux-perf golang-go
   libxml2-dev libgc-dev
-  redis-server redis-tools git sqlite3 man-db ca-certificates'
+  redis-server redis-tools git sqlite3 man-db ca-certificates
+  dpkg-dev stress-ng memcached mariadb-server mariadb-client'
 
 missing() {
   for package in "$@"; do
