@@ -38,6 +38,7 @@
 #include "base/fmt.h"
 #include "gc/cycle.h"
 #include "gc/kernel_roots.h"
+#include "heap/blacklist.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 #include "heap/walk.h"
@@ -526,6 +527,7 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
   target_.size = heap::arena.size;
   pool_.Reset();
   for (Marker& m : storage_->markers) m.Start(&pool_, target_);
+  heap::blacklist.Begin();
   bool tracked = !stopped && tracker_.Open() && tracker_.CanaryOk();
   facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
   bool done = true;

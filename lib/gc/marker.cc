@@ -24,6 +24,7 @@
 
 #include "base/assert.h"
 #include "gc/roots.h"
+#include "heap/blacklist.h"
 #include "heap/careful.h"
 #include "heap/mcache.h"
 #include "heap/walk.h"
@@ -44,6 +45,7 @@ heap::Span* SpanOf(Addr a) { return heap::SpanAtSlice(heap::SliceOf(a)); }
 void Marker::Start(WorkPool* pool, const ScanTarget& target) {
   pool_ = pool;
   target_ = target;
+  upper_begin_ = heap::RegionBegin(heap::Region::kUpper);
   counts_ = {};
   depth_ = 0;
 }
@@ -94,7 +96,7 @@ UNDERGO_INLINE void Marker::MarkSmall(heap::Span* s, uint32_t slot, Addr base) {
 // Spans of several slices, and large objects.
 void Marker::MarkSlow(Addr a) {
   heap::Span* s = heap::FindSpan(a);
-  if (s == nullptr) return;
+  if (s == nullptr) return heap::blacklist.Add(heap::SliceOf(a));
   Addr start = heap::SpanAddr(s);
   if (LoadRelaxed(&s->state) == heap::SpanState::kLarge) {
     if (LoadRelaxed(&s->large_state) != heap::kLargeLive) return;
@@ -115,6 +117,12 @@ void Marker::MarkSlow(Addr a) {
 UNDERGO_INLINE void Marker::Visit(uint64_t word) {
   uint64_t offset = word - target_.base;
   if (offset >= target_.size) return;
+  // Random data names slices all over the range. Their headers have no memory yet: not to be read.
+  uint32_t slice = static_cast<uint32_t>(offset >> heap::kSliceShift);
+  if (slice >= heap::mheap.end(heap::Region::kLower) &&
+      (slice < upper_begin_ || slice >= heap::mheap.end(heap::Region::kUpper))) {
+    return heap::blacklist.Add(slice);
+  }
   heap::Span* s = SpanOf(word);
   uint32_t magic = LoadRelaxed(&s->magic);
   if (UNDERGO_UNLIKELY(magic == 0 || LoadRelaxed(&s->state) == heap::SpanState::kFree)) {

@@ -60,6 +60,7 @@ class Marker {
 
   WorkPool* pool_ = nullptr;
   ScanTarget target_ = {};
+  uint32_t upper_begin_ = 0;  // first slice of the upper region
   MarkCounts counts_ = {};
   uint32_t depth_ = 0;
   uint64_t stack_[kDepth] = {};

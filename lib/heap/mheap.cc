@@ -24,6 +24,7 @@
 #include "heap/mheap.h"
 
 #include "base/assert.h"
+#include "heap/blacklist.h"
 #include "heap/thread_words.h"
 #include "plat/clock.h"
 #include "plat/vm.h"
@@ -105,6 +106,13 @@ bool MHeap::GrowLocked(Region r, uint32_t count, uint32_t align) {
   return false;
 }
 
+// Where address space is scarce, no slice is too black.
+uint32_t MHeap::AllocInLocked(Region r, uint32_t count, uint32_t align) {
+  bool small = align == 1 && (count == 1 || count == 2 || count == 4);
+  if (!small || ArenaIsUnreserved() || !blacklist.any()) return In(r).Alloc(count, align);
+  return In(r).AllocAvoiding(count, blacklist);
+}
+
 uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth) {
   bool huge = use == SpanUse::kDense && align == 1 && !ArenaIsUnreserved() &&
               (huge_pages_ == HugePages::kAlways ||
@@ -112,17 +120,20 @@ uint32_t MHeap::AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth 
   uint32_t at = kNoSlice;
   // Memory that was used before comes first, then huge pages.
   if (!huge || In(Region::kLower).dirty_free_slices() >= count) {
-    at = In(Region::kLower).Alloc(count, align);
+    at = AllocInLocked(Region::kLower, count, align);
   }
   for (Region r : {huge ? Region::kUpper : Region::kLower, Region::kLower}) {
-    if (at == kNoSlice) at = In(r).Alloc(count, align);
+    if (at == kNoSlice) at = AllocInLocked(r, count, align);
     if (at == kNoSlice && growth == Growth::kYes && GrowLocked(r, count, align)) {
-      at = In(r).Alloc(count, align);
+      at = AllocInLocked(r, count, align);
     }
     if (growth == Growth::kNo && huge) break;
   }
-  // Where memory has come to its end, the upper region is better than nothing.
-  if (at == kNoSlice && growth == Growth::kYes) at = In(Region::kUpper).Alloc(count, align);
+  // Where memory has come to its end, a blacklisted slice or the upper region is better than
+  // nothing.
+  for (Region r : {Region::kLower, Region::kUpper}) {
+    if (at == kNoSlice && growth == Growth::kYes) at = In(r).Alloc(count, align);
+  }
   if (at == kNoSlice) return at;
   ++spans_allocated_;
   peak_used_ = static_cast<uint32_t>(Max(peak_used_, UsedLocked()));

@@ -76,6 +76,7 @@ class MHeap {
   SliceAlloc& InRegionOf(uint32_t slice);
   uint32_t UsedLocked() const { return slices_[0].used_slices() + slices_[1].used_slices(); }
   uint32_t AllocLocked(uint32_t count, uint32_t align, SpanUse use, Growth growth);
+  uint32_t AllocInLocked(Region r, uint32_t count, uint32_t align);
   bool GrowLocked(Region r, uint32_t count, uint32_t align);
   void RefillReserveLocked(Growth growth);
   uint32_t TakeFromReserve(uint32_t count);

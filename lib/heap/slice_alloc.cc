@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/bits.h"
+#include "heap/blacklist.h"
 
 namespace undergo::heap {
 
@@ -50,6 +51,24 @@ uint32_t SliceAlloc::Alloc(uint32_t count, uint32_t align) {
   if (align == 1 && hint_[above] < result) hint_[above] = result;
   Take(result, count);
   return result;
+}
+
+uint32_t SliceAlloc::AllocAvoiding(uint32_t count, const Blacklist& list) {
+  UNDERGO_ASSERT(count == 1 || count == 2 || count == 4);
+  uint32_t from = hint_[HighestBit(count)];
+  for (uint32_t w = from / 64; w * 64 < end_; ++w) {
+    uint64_t free = ~(used_[w] | list.Word(w));
+    if (w == begin_ / 64) free &= ~LowMask(begin_ % 64);
+    if (end_ - w * 64 < 64) free &= LowMask(end_ - w * 64);
+    // Runs across the border of words are left to others.
+    if (count >= 2) free &= free >> 1;
+    if (count == 4) free &= free >> 2;
+    if (free == 0) continue;
+    uint32_t at = w * 64 + LowestBit(free);
+    Take(at, count);
+    return at;
+  }
+  return kNone;
 }
 
 bool SliceAlloc::AllocAt(uint32_t at, uint32_t count) {

@@ -6,6 +6,8 @@
 
 namespace undergo::heap {
 
+class Blacklist;
+
 // First fit by address over a bitmap. Not thread safe: the mheap lock protects it.
 class SliceAlloc {
  public:
@@ -26,6 +28,8 @@ class SliceAlloc {
   // Takes `count` free slices, the first aligned to `align` slices (a power of two); kNone if there
   // are no such slices yet.
   uint32_t Alloc(uint32_t count, uint32_t align);
+  // The same for 1, 2 or 4 slices, without those that are blacklisted.
+  uint32_t AllocAvoiding(uint32_t count, const Blacklist& list);
   // Takes exactly [at, at+count); false if any of it is in use or does not exist.
   bool AllocAt(uint32_t at, uint32_t count);
   // `dirty`: the memory may be resident and hold old data.
