@@ -19,6 +19,7 @@
 #include "plat/own_ranges.h"
 #include "plat/real.h"
 #include "plat/syscall.h"
+#include "posix/modules.h"
 #include "posix/posix.h"
 
 namespace undergo::boot {
@@ -57,6 +58,14 @@ heap::ReclaimMode ModeOf(GcMode mode) {
 
 void StartCollector() {
   if (options.gc == GcMode::kOff) return;
+  if (posix::HasOwnMalloc()) {
+    // Its objects are not ours to collect, and we cannot see into them.
+    options.gc = GcMode::kOff;
+    static constexpr char kLine[] =
+        "undergo: collector off: the program brings a malloc of its own\n";
+    if (options.godebug.gctrace > 0) plat::LogWrite(kLine, sizeof kLine - 1);
+    return;
+  }
   heap::size_rounding = heap::kGranule;  // the slack byte
   gc::Config config;
   config.percent = options.gogc_percent;
@@ -70,6 +79,7 @@ void StartCollector() {
   config.stop_the_world = options.godebug.gcstoptheworld;
   config.clobber = options.godebug.clobberfree > 0;
   gc::Start(config);
+  posix::StartModules(options.nocollect);
 }
 
 __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {

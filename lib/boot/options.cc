@@ -224,6 +224,22 @@ bool SetPath(Text text, char* field) {
   return true;
 }
 
+// Names of files without folders, none of them empty.
+bool SetNames(Text text, char* field) {
+  if (text.size >= kMaxNames) return false;
+  Text rest = text;
+  for (bool more = true; more;) {
+    const Text name = rest.CutBefore(':', &more);
+    if (name.size == 0) return false;
+    for (size_t i = 0; i < name.size; ++i) {
+      if (name.data[i] == '/' || name.data[i] <= ' ') return false;
+    }
+  }
+  __builtin_memcpy(field, text.data, text.size);
+  field[text.size] = '\0';
+  return true;
+}
+
 bool SetText(const OptionInfo& info, Text text, Options* out) {
   char* const field = reinterpret_cast<char*>(out) + info.offset;
   switch (info.kind) {
@@ -249,6 +265,7 @@ bool SetText(const OptionInfo& info, Text text, Options* out) {
       *reinterpret_cast<bool*>(field) = text.Is("on");
       return true;
     case OptionKind::kPath: return SetPath(text, field);
+    case OptionKind::kNames: return SetNames(text, field);
     case OptionKind::kEnum: {
       const int index = FindWord(info.words, text);
       if (index < 0) return false;
@@ -346,6 +363,7 @@ const char* OptionForm(const OptionInfo& info) {
     case OptionKind::kSwitch: return "on|off";
     case OptionKind::kDuration: return "DELAY|off";
     case OptionKind::kPath: return "PATH";
+    case OptionKind::kNames: return "NAME:...";
     case OptionKind::kEnum: return info.words;
   }
   return "";
@@ -360,6 +378,8 @@ const char* OptionAccepted(const OptionInfo& info) {
     case OptionKind::kInt: return "a whole number such as 1";
     case OptionKind::kDuration: return "a duration such as 1s, 250ms or 1m30s, or off";
     case OptionKind::kPath: return "a path of 1 to 4095 bytes";
+    case OptionKind::kNames:
+      return "names of modules without folders, separated by colons, such as libfoo.so:libbar.so";
     case OptionKind::kSwitch:
     case OptionKind::kEnum: return OptionForm(info);
   }

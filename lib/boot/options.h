@@ -10,6 +10,7 @@ namespace undergo::boot {
 
 inline constexpr int64_t kNoLimit = INT64_MAX;  // GOMEMLIMIT=off, in bytes
 inline constexpr int64_t kNever = -1;           // a duration that is off
+inline constexpr size_t kMaxNames = 1024;       // with the terminating zero
 inline constexpr size_t kMaxPath = 4096;        // with the terminating zero, as the kernel counts
 
 #define UNDERGO_WORDS(...) __VA_ARGS__
@@ -25,6 +26,7 @@ enum class OptionKind : uint8_t {
   kSwitch,
   kDuration,
   kPath,
+  kNames,
   kEnum,
 };
 
@@ -48,6 +50,10 @@ struct FieldOf<OptionKind::kSwitch> {
 template <>
 struct FieldOf<OptionKind::kPath> {
   using Type = char[kMaxPath];
+};
+template <>
+struct FieldOf<OptionKind::kNames> {
+  using Type = char[kMaxNames];
 };
 }  // namespace internal
 

@@ -23,7 +23,7 @@ struct Config {
 
 // Turns the collector on. Called once, before the program's first instruction, on its first thread.
 void Start(const Config& config);
-// Nothing is reclaimed any more, for good; `why` is a constant for the trace.
+// Nothing is reclaimed any more, for good; one line says so. `why` is a constant.
 void LatchOff(const char* why);
 bool IsOn();
 

@@ -78,6 +78,7 @@ class Cycle {
   Marker& marker() { return storage_->markers[0]; }
 
   bool Fail(const char* why);
+  bool BuildRoots();
   void ResetAllMarks();
   bool ArmAll();
   void DisarmAll();
@@ -94,6 +95,7 @@ class Cycle {
   bool StoppedMark();
   void ScanStopped(bool final);
   void ScanRange(const RootRange& r);
+  void MarkPinned();
   bool MarkRoots();
   bool TrackGrowth();
   bool CollectDirty(uint64_t* pages);

@@ -39,6 +39,7 @@
 #include "gc/cycle.h"
 #include "gc/kernel_roots.h"
 #include "heap/blacklist.h"
+#include "heap/pin.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 #include "heap/walk.h"
@@ -104,6 +105,12 @@ bool Cycle::AddRoots(Addr from, Addr to) {
   if (extra_count_ == kMaxExtra) return false;
   extra_[extra_count_++] = {AlignUp(from, 8), AlignDown(to, 8)};
   return true;
+}
+
+bool Cycle::BuildRoots() {
+  if (!roots_.Build()) return Fail("the mappings cannot be read");
+  return !roots_.has_missed_module() ||
+         Fail("a module that hides pointers was loaded unseen; its next dlopen helps");
 }
 
 void Cycle::ResetAllMarks() {
@@ -177,6 +184,10 @@ void Cycle::ScanRange(const RootRange& r) {
   }
 }
 
+void Cycle::MarkPinned() {
+  heap::ForEachPinned([this](Addr object) { marker().MarkWord(object); });
+}
+
 bool Cycle::MarkRoots() {
   for (uint32_t i = 0; i < stack_count_; ++i) {
     // A running stack: what is missed or stale is seen again in the final stop.
@@ -189,6 +200,7 @@ bool Cycle::MarkRoots() {
     CopyContext context = {&marker(), false};
     ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context);
   }
+  MarkPinned();
   auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
   io_uring_ = roots_.has_io_uring();
   if (!ForEachKernelWord(word, &marker(), &io_uring_)) return Fail("/proc cannot be read");
@@ -351,6 +363,7 @@ void Cycle::FinalJob(uint32_t worker) {
   if (worker == 0) {
     bool read = roots_.Build();
     if (read) ScanStopped(true);
+    MarkPinned();
     if (!read || !RescanRoots()) StoreRelaxed(&lost_, 1u);
   }
   auto late = [this] { return !last_ && plat::NowNs() - stop_began_ > kStopWorkNs; };
@@ -489,7 +502,7 @@ bool Cycle::StoppedMark() {
   ResetAllMarks();
   BlackenCursors();
   StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
-  bool done = roots_.Build() || Fail("the mappings cannot be read");
+  bool done = BuildRoots();
   if (done) {
     ScanStopped(true);
     stack_count_ = 0;
@@ -532,7 +545,7 @@ Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
   facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
   bool done = true;
   if (tracked) {
-    done = (roots_.Build() || Fail("the mappings cannot be read")) && ArmAll();
+    done = BuildRoots() && ArmAll();
     // After arming: a slot that is free now is written to after its page was armed, if ever.
     if (done) ResetAllMarks();
     done = done && FirstStop();

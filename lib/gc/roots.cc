@@ -44,6 +44,8 @@
 
 namespace undergo::gc {
 
+constinit ModuleHook is_missed_module = nullptr;
+
 namespace {
 
 using plat::IsError;
@@ -108,6 +110,9 @@ struct MapsVisitor {
   void Visit(const plat::Mapping& m) {
     bool exact = pages->IsExact();
     if (StartsWith(m.path, "anon_inode:[io_uring]")) list->has_io_uring_ = true;
+    if (m.executable && m.path[0] == '/' && is_missed_module != nullptr) {
+      list->has_missed_module_ |= is_missed_module(m.start, m.path);
+    }
     if (IsOfKernel(m.path) || IsDevice(m.path)) return;
     bool memory = IsSharedMemory(m.path);
     pattern = {};
@@ -156,7 +161,7 @@ bool RootList::Push(RootRange r) {
 
 bool RootList::Read(const plat::PageMap& pages, plat::MapSource source) {
   count_ = 0;
-  has_io_uring_ = has_shared_memory_ = false;
+  has_io_uring_ = has_shared_memory_ = has_missed_module_ = false;
   MapsVisitor visitor = {this, &pages, {}, false};
   return plat::ForEachMapping(MapsVisitor::Visit, &visitor, source) && !visitor.failed;
 }

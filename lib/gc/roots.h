@@ -35,6 +35,7 @@ class RootList {
 
   // The process maps the rings of an io_uring.
   bool has_io_uring() const { return has_io_uring_; }
+  bool has_missed_module() const { return has_missed_module_; }
 
  private:
   friend struct MapsVisitor;
@@ -46,8 +47,14 @@ class RootList {
   size_t count_ = 0;
   size_t capacity_ = 0;
   bool has_io_uring_ = false;
+  bool has_missed_module_ = false;
   bool has_shared_memory_ = false;
 };
+
+// Asked for each mapped file of program text: whether it is a module whose objects cannot be told
+// from others, so that nothing may be reclaimed. Set once at start; null: none is.
+using ModuleHook = bool (*)(Addr text, const char* path);
+extern constinit ModuleHook is_missed_module;
 
 inline constexpr size_t kReadBuffer = 64 * kKiB;
 

@@ -27,6 +27,7 @@ struct Layout {
   Table spans;
   Table back;  // uint32_t: slices from the first slice of the span
   Table marks;
+  Table rare;
 };
 
 constinit Layout layout;
@@ -42,11 +43,11 @@ size_t TableBytes(const Table& t, uint32_t slices) {
 
 size_t MetadataBytes(uint32_t slices) {
   return TableBytes(layout.spans, slices) + TableBytes(layout.back, slices) +
-         TableBytes(layout.marks, slices);
+         TableBytes(layout.marks, slices) + TableBytes(layout.rare, slices);
 }
 
 void PlaceTables(Addr at, uint32_t slices) {
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.rare}) {
     t->base = at;
     for (int r = 0; r < kRegions; ++r) {
       t->committed[r] = at + AlignDown(size_t{layout.begin[r]} * t->stride, kOsPageSize);
@@ -55,6 +56,7 @@ void PlaceTables(Addr at, uint32_t slices) {
   }
   arena.spans = layout.spans.base;
   arena.marks = layout.marks.base;
+  arena.rare = layout.rare.base;
 }
 
 void SetRegions(uint32_t capacity, uint32_t lower_limit) {
@@ -108,7 +110,7 @@ bool CommitTable(Table& t, int region, uint32_t to) {
 bool CommitAll(int region, uint32_t from, uint32_t to) {
   // Tables first: an address inside the range always has a readable header.
   return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
-         CommitTable(layout.marks, region, to) &&
+         CommitTable(layout.marks, region, to) && CommitTable(layout.rare, region, to) &&
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
@@ -121,6 +123,7 @@ bool ArenaInitLocked() {
   layout.spans.stride = kSpanStride;
   layout.back.stride = sizeof(uint32_t);
   layout.marks.stride = kMarkStride;
+  layout.rare.stride = kRareStride;
   if (!plat::AddressSpaceLimited()) {
     for (uint32_t slices = kMaxSlices; slices >= kMaxSlices >> 6; slices >>= 1) {
       if (ReserveAll(slices)) return true;
@@ -160,7 +163,7 @@ void ArenaReleaseReservationLocked() {
   StoreRelease(&arena.size, size_t{upper_used ? upper : lower} << kSliceShift);  // pairs: readers
   plat::Unmap(SliceAddr(lower), size_t{layout.begin[1] - lower} << kSliceShift);
   plat::Unmap(SliceAddr(upper), size_t{layout.capacity - upper} << kSliceShift);
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.rare}) {
     Addr upper_start = t->base + AlignDown(size_t{layout.begin[1]} * t->stride, kOsPageSize);
     if (upper_start > t->committed[0]) plat::Unmap(t->committed[0], upper_start - t->committed[0]);
     Addr table_end = t->base + TableBytes(*t, layout.capacity);

@@ -20,6 +20,11 @@ inline constexpr uint32_t kNoSlice = ~0u;
 enum class Plane : uint32_t { kMarked, kCondemned, kReclaimed };
 inline constexpr uint32_t kMarkPlanes = 3;
 inline constexpr size_t kMarkStride = kMarkPlanes * kMaxWords * sizeof(uint64_t);
+// Planes that few spans use, in a table of their own. kPinned: objects that are never collected
+// (heap/pin.h). kFreed: freed by the program, in quarantine (heap/quarantine.h).
+enum class RarePlane : uint32_t { kPinned, kFreed };
+inline constexpr uint32_t kRarePlanes = 2;
+inline constexpr size_t kRareStride = kRarePlanes * kMaxWords * sizeof(uint64_t);
 
 // Read by every malloc and free; written only while growing, under the mheap lock.
 struct ArenaRange {
@@ -27,6 +32,7 @@ struct ArenaRange {
   size_t size = 0;  // addresses base .. base+size-1 have readable span headers
   Addr spans = 0;   // span header of slice 0
   Addr marks = 0;   // planes of slice 0
+  Addr rare = 0;    // rare planes of slice 0
 };
 extern constinit ArenaRange arena;
 
@@ -71,6 +77,11 @@ void ArenaReleaseReservationLocked();
 // Bits of a span, by slot, in one of the planes. No memory until they are written.
 inline uint64_t* MarkBits(const Span* s, Plane plane) {
   return reinterpret_cast<uint64_t*>(arena.marks + size_t{SliceOfSpan(s)} * kMarkStride) +
+         static_cast<uint32_t>(plane) * kMaxWords;
+}
+
+inline uint64_t* RareBits(const Span* s, RarePlane plane) {
+  return reinterpret_cast<uint64_t*>(arena.rare + size_t{SliceOfSpan(s)} * kRareStride) +
          static_cast<uint32_t>(plane) * kMaxWords;
 }
 

@@ -10,6 +10,7 @@
 #include "heap/large.h"
 #include "heap/late_heap.h"
 #include "heap/mheap.h"
+#include "heap/pin.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 #include "heap/walk.h"
@@ -162,6 +163,7 @@ void* Realloc(void* p, size_t size, void* caller) {
   }
   void* q = Malloc(size);
   if (q == nullptr) return size <= usable ? p : nullptr;  // shrinking never fails
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&pinned_spans) != nullptr) && IsPinned(p)) Pin(q);
   __builtin_memcpy(q, p, Min(size, usable));
   FreeSlow(p, caller);
   return q;

@@ -57,7 +57,9 @@ struct alignas(64) Span {
   // Collector (heap/sweep.h); written by who sweeps the span, read by its owner.
   uint32_t gc_flags;        // which of the planes have bits
   uint32_t probation_ms;    // clock at the last condemnation
+  uint32_t has_pins;        // atomic; 1: linked by pin_next for ever (heap/pin.h)
   uint64_t probation_hash;  // of the contents of the condemned objects
+  Span* pin_next;           // written by who sets has_pins
 
   alignas(64) uint64_t free_bits[kMaxWords];
   uint64_t remote_bits[kMaxWords];

@@ -24,6 +24,7 @@
 #include "heap/careful.h"
 #include "heap/large.h"
 #include "heap/mcache.h"
+#include "heap/pin.h"
 #include "heap/walk.h"
 #include "plat/syscall.h"
 
@@ -180,12 +181,21 @@ void KeepAll(Span* s) {
   s->gc_flags &= ~kHasCondemned;
 }
 
+// Those that were pinned since the flip are not marked.
+void KeepPinned(Span* s) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    StoreRelaxed(&marks[w], LoadRelaxed(&marks[w]) | PinnedBits(s, w));
+  }
+}
+
 uint32_t SweepWords(Span* s) {
   DirectReads reads;
   if (SpanIsCareful(s)) {
     KeepAll(s);
     return 0;
   }
+  if (LoadRelaxed(&s->has_pins) != 0) KeepPinned(s);
   bool watched = (s->gc_flags & kHasCondemned) != 0;
   if (watched && HashCondemned(s) != s->probation_hash) {
     ResurrectChanged(s);
@@ -228,8 +238,10 @@ size_t SweepLarge(Span* s) {
   if (s->state != SpanState::kLarge) return 0;
   // Before the claim: if the program frees the object now and the span becomes a new one, that has
   // the new generation, and the claim fails.
-  bool garbage = LoadRelaxed(&s->large_state) == kLargeLive &&
-                 (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0 && !SpanIsCareful(s);
+  bool garbage =
+      LoadRelaxed(&s->large_state) == kLargeLive &&
+      (LoadRelaxed(&MarkBits(s, Plane::kMarked)[0]) & 1) == 0 && !SpanIsCareful(s) &&
+      (LoadRelaxed(&s->has_pins) == 0 || LoadRelaxed(RareBits(s, RarePlane::kPinned)) == 0);
   if (!Claim(s, goal)) return 0;
   size_t size = s->large_bytes;
   bool old = (s->gc_flags & kHasCondemned) != 0;
@@ -270,6 +282,7 @@ void GcNewSpan(Span* s) {
   s->gc_flags = 0;
   StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
   if (!gc_heap.enabled) return;
+  if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
   __builtin_memset(MarkBits(s, Plane::kMarked), 0, s->words() * sizeof(uint64_t));
 }
 
@@ -294,6 +307,7 @@ void GcForgetSpan(Span* s) {
 
 size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
   *cleared = false;
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&s->has_pins) != 0)) ClearPins(s, w, bits);
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   bool black = gc_heap.black;
   uint64_t fresh = black ? bits : bits & ~LoadRelaxed(&marks[w]);
@@ -326,6 +340,7 @@ void GcLargeChanged(Span* s, size_t before, size_t after) {
   if (!gc_heap.enabled) return;
   if (before == 0) {
     s->gc_flags = 0;
+    if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
     StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
     StoreRelaxed(&MarkBits(s, Plane::kMarked)[0], gc_heap.black ? 1u : 0u);
   }

@@ -6,6 +6,8 @@
 
 #include <type_traits>
 
+#include "plat/dlopen.h"
+
 namespace undergo::real {
 
 #define UNDERGO_ROW(ret, name, params, args) \
@@ -33,6 +35,17 @@ void Resolve() {
 }  // namespace undergo::real
 
 // For plat/x86_64/dlopen.S.
-extern "C" __attribute__((visibility("hidden"))) void undergo_resolve_real() {
-  undergo::real::Resolve();
+extern "C" {
+
+constinit undergo_dlopen_plan_type undergo_dlopen_plan = nullptr;
+constinit undergo_dlopen_done_type undergo_dlopen_done = nullptr;
+
+__attribute__((visibility("hidden"))) void undergo_resolve_real() { undergo::real::Resolve(); }
+
+__attribute__((visibility("hidden"))) void* undergo_dlopen_from_here(const char* path, int mode) {
+  if (undergo::real::undergo_real_dlopen == nullptr) undergo::real::Resolve();
+  void* handle = undergo::real::undergo_real_dlopen(path, mode);
+  undergo_dlopen_done();
+  return handle;
+}
 }

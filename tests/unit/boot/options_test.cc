@@ -200,6 +200,10 @@ Test(options, undergo_refuses_unknown_keys_and_values) {
   ExpectRefused("UNDERGO=sched=off,colour=red", {"\"colour=red\"", "keys are", "log=PATH"});
   ExpectRefused("UNDERGO=sched=1", {"\"sched=1\"", "on|off"});
   ExpectRefused("UNDERGO=log=", {"\"log=\"", "path"});
+  for (const char* bad : {"UNDERGO=nocollect=", "UNDERGO=nocollect=a::b", "UNDERGO=nocollect=a:",
+                          "UNDERGO=nocollect=/lib/a.so"}) {
+    ExpectRefused(bad, {"nocollect takes names of modules", "libfoo.so:libbar.so"});
+  }
   ExpectRefused("UNDERGO= gc=on", {"\" gc=on\"", "keys are"});
   ExpectRefused("UNDERGO==on", {"\"=on\"", "keys are"});
 }
