@@ -53,3 +53,4 @@ $(BUILD)/bench/%: bench/support/%.c bench/workloads/bench.h
 	$(CC) $(BENCH_CFLAGS) $< -o $@
 
 include bench/gc.mk
+include bench/sched.mk

@@ -12,7 +12,7 @@ endif
 ifneq ($(shell command -v go 2>/dev/null),)
 BENCH_GC_PROGRAMS += $(patsubst bench/gc/%.go,$(BENCH_GC_OUT)/%-go,$(wildcard bench/gc/*.go))
 endif
-BENCH_GC_HEADERS := bench/gc/gcbench.h bench/workloads/bench.h
+BENCH_GC_HEADERS := bench/gc/gcbench.h bench/workloads/bench.h bench/workloads/histogram.h
 
 .PHONY: bench-gc bench-gc-quick bench-gc-build
 bench-gc-build: bench-build $(BENCH_GC_PROGRAMS)
