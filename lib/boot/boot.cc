@@ -21,6 +21,7 @@
 #include "plat/syscall.h"
 #include "posix/modules.h"
 #include "posix/posix.h"
+#include "sched/thread.h"
 
 namespace undergo::boot {
 
@@ -49,6 +50,11 @@ void ApplySettings() {
   }
 }
 
+int Procs() {
+  return options.gomaxprocs > 0 ? options.gomaxprocs
+                                : DefaultProcs(options.godebug.containermaxprocs != 0);
+}
+
 heap::ReclaimMode ModeOf(GcMode mode) {
   if (mode == GcMode::kReport) return heap::ReclaimMode::kReport;
   // Until quarantine can delay the program's own frees it reclaims nothing else: as a report.
@@ -70,8 +76,7 @@ void StartCollector() {
   gc::Config config;
   config.percent = options.gogc_percent;
   config.memory_limit = options.gomemlimit_bytes;
-  config.procs = options.gomaxprocs > 0 ? options.gomaxprocs
-                                        : DefaultProcs(options.godebug.containermaxprocs != 0);
+  config.procs = Procs();
   config.mode = ModeOf(options.gc);
   config.trace = options.godebug.gctrace > 0;
   config.pacer_trace = options.godebug.gcpacertrace > 0;
@@ -111,6 +116,7 @@ void Start(int, char**, char** envp) {
   if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)
     posix::EnableBlockingCalls();
   StartStress();
+  if (options.sched) sched::Configure(Procs());
 }
 
 }  // namespace undergo::boot

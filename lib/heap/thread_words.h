@@ -20,6 +20,11 @@ struct ThreadWords {
   uint32_t in_mheap;  // the thread may hold the page heap's lock
   uint32_t stop_pending;
   void* record;  // world/'s record of the thread (world/record.h), null until it has one
+  // Of the scheduler, set while the thread is not running or by itself (sched/g.h).
+  void* g;            // the G that may be switched away from; null: there is none
+  void* self;         // the G that this block belongs to, whatever its state; null: none
+  uint32_t in_sched;  // above 0: inside of the scheduler, handlers of the program have to wait
+  uint32_t deferred;  // 1: a handler waits for the end of that
 };
 extern UNDERGO_TLS ThreadWords thread_words;
 

@@ -59,6 +59,15 @@ void InstallThreadExitHook();
 // For a thread that has to say goodbye although it may never allocate.
 void WatchThreadExit();
 
+// A wait of the running thread ended with sched::Wake::kInterrupted: runs handlers that wait for it.
+// True when one of them ran that wants the call to end with EINTR.
+bool AttendToInterrupt();
+
+// Threads of glibc's own making, by the real pthread_create and thrd_create.
+int CreateKernelThread(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),
+                       void* arg);
+int CreateKernelThread(thrd_t* thread, thrd_start_t routine, void* arg);
+
 // Pointers that did not come from this heap; for heap::heap_client.
 bool FreeForeign(void* p);
 bool ForeignSize(void* p, size_t* size);

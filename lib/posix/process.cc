@@ -27,11 +27,16 @@ void OnThreadExit(void* value) {
     pthread_setspecific(exit_key, reinterpret_cast<void*>(round + 1));
     return;
   }
+  if (heap::thread_words.self != nullptr) return;  // of main, before it became a G
   heap::DetachThread();
   world::ThreadEnded();
 }
 
-void OnThreadAttached() { pthread_setspecific(exit_key, reinterpret_cast<void*>(1)); }
+// Gs share the mcaches of their Ms.
+void OnThreadAttached() {
+  if (heap::thread_words.self != nullptr) return;
+  pthread_setspecific(exit_key, reinterpret_cast<void*>(1));
+}
 
 void InForkedChild() {
   world::AfterForkInChild();

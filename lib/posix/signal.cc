@@ -126,4 +126,6 @@ UNDERGO_INSTALLER(sysv_signal)
 UNDERGO_INSTALLER(__sysv_signal)
 UNDERGO_INSTALLER(sigset)
 
+bool AttendToInterrupt() { return false; }
+
 }  // namespace undergo::posix

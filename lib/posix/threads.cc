@@ -1,91 +1,81 @@
 // SPDX-License-Identifier: Apache-2.0
-// Thread starts, so that world/ knows each thread's stack from its first instruction.
-//
-// The thread begins in a routine of ours, which finds out the stack's bounds, makes the record and
-// jumps to the program's routine: no frame of ours remains, so backtraces, cancellation and
-// pthread_exit are as without us. What it needs travels in an object of the program's heap, whose
-// only pointer is the argument that glibc keeps in the new thread's block: a root like any other.
-// Threads that come to life in other ways are found by world/tasks.cc; then their bounds are not
-// known, which costs precision, not safety.
+// Threads of the program: created, joined, detached as Gs, or as kernel threads where the scheduler
+// is off or the thread asks for what only a kernel thread has (its own CPUs, a real-time policy).
 #include <errno.h>
+#include <limits.h>
+#include <sched.h>
 
-#include "heap/fastpath.h"
+#include "plat/clock.h"
+#include "posix/deadline.h"
 #include "posix/posix.h"
-#include "world/blocked_call.h"
-#include "world/record.h"
+#include "sched/handoff.h"
+#include "sched/park.h"
+#include "sched/stack.h"
+#include "sched/thread.h"
 
 namespace undergo::posix {
 
 namespace {
 
-struct Start {
-  union {
-    void* (*posix)(void*);
-    thrd_start_t c11;
-  } routine;
-  void* arg;
-  Addr low, high;  // the stack that the program provided; high 0: glibc made one
-  size_t size;     // then its size
-};
+using sched::G;
 
 size_t DefaultStackSize() {
+  static constinit size_t known = 0;  // atomic; pthread_setattr_default_np resets it
+  size_t size = LoadRelaxed(&known);
+  if (size != 0) return size;
   pthread_attr_t attr;
-  size_t size = 0;
-  if (pthread_getattr_default_np(&attr) != 0) return 0;
+  if (pthread_getattr_default_np(&attr) != 0) return 8 * kMiB;
   pthread_attr_getstacksize(&attr, &size);
   pthread_attr_destroy(&attr);
+  StoreRelaxed(&known, size);
   return size;
 }
 
-Start* NewStart(const pthread_attr_t* attr, void* arg) {
-  int saved = errno;
-  auto* s = static_cast<Start*>(heap::Malloc(sizeof(Start)));
-  errno = saved;
-  if (s == nullptr) return nullptr;
-  *s = {};
-  s->arg = arg;
-  void* low = nullptr;
-  if (attr != nullptr && pthread_attr_getstack(attr, &low, &s->size) == 0) {
-    s->low = reinterpret_cast<Addr>(low);
-    s->high = s->low + s->size;  // 0 when no address was set
+bool NarrowsCpus(const pthread_attr_t* attr) {
+  cpu_set_t wanted, allowed;
+  // Without a set of its own the attribute answers with all bits.
+  if (pthread_attr_getaffinity_np(attr, sizeof wanted, &wanted) != 0) return true;
+  if (plat::IsError(plat::Syscall(__NR_sched_getaffinity, 0, sizeof allowed, &allowed))) {
+    return false;
   }
-  if (s->size == 0) s->size = DefaultStackSize();
-  return s;
+  CPU_AND(&wanted, &wanted, &allowed);
+  return !CPU_EQUAL(&wanted, &allowed);
 }
 
-// The new thread's first steps. glibc puts the thread block at the top of the stack that it makes,
-// and a guard of unknown size below.
-void Begin(const Start& s) {
-  constexpr size_t kBlock = 2 * kKiB;  // part of the thread block above the thread pointer
-  Addr tp = reinterpret_cast<Addr>(__builtin_thread_pointer());
-  Addr low = s.low;
-  Addr high = s.high;
-  if (high == 0) {
-    high = AlignUp(tp + kBlock, kOsPageSize);
-    low = high + kOsPageSize - Min(s.size, high);
+// False: this must be a kernel thread.
+bool Translate(const pthread_attr_t* attr, sched::ThreadRequest* r) {
+  r->guard_size = kOsPageSize;
+  if (attr == nullptr) {
+    r->stack_size = DefaultStackSize();
+    return true;
   }
-  Addr here = reinterpret_cast<Addr>(__builtin_frame_address(0));
-  if (here <= low || here >= high) low = high = 0;  // not as we think: unknown
-  world::ThreadStarted(low, high);
-  WatchThreadExit();
+  int detach = 0, inherit = PTHREAD_INHERIT_SCHED, policy = SCHED_OTHER;
+  pthread_attr_getdetachstate(attr, &detach);
+  pthread_attr_getinheritsched(attr, &inherit);
+  r->detached = detach == PTHREAD_CREATE_DETACHED;
+  if (inherit == PTHREAD_EXPLICIT_SCHED) {
+    pthread_attr_getschedpolicy(attr, &policy);
+    if (policy != SCHED_OTHER) return false;
+  }
+  if (NarrowsCpus(attr)) return false;
+  void* stack = nullptr;
+  pthread_attr_getstack(attr, &stack, &r->stack_size);
+  pthread_attr_getguardsize(attr, &r->guard_size);
+  r->guard_size = AlignUp(r->guard_size, kOsPageSize);
+  r->stack = reinterpret_cast<Addr>(stack);
+  // Without a stack of its own glibc shows the end of none: no size, or an address below 0.
+  if (r->stack + r->stack_size == 0 || stack == nullptr) r->stack = 0;
+  if (r->stack_size == 0) r->stack_size = DefaultStackSize();
+  return true;
 }
 
-void* BeginPosix(void* p) {
-  auto* s = static_cast<Start*>(p);
-  Begin(*s);
-  auto routine = s->routine.posix;
-  void* arg = s->arg;
-  heap::Free(s);
-  return routine(arg);
-}
-
-int BeginC11(void* p) {
-  auto* s = static_cast<Start*>(p);
-  Begin(*s);
-  auto routine = s->routine.c11;
-  void* arg = s->arg;
-  heap::Free(s);
-  return routine(arg);
+int JoinG(G* g, void** result, uint64_t deadline, bool try_only) {
+  for (;;) {
+    if (!try_only) pthread_testcancel();
+    int error = sched::Join(g, result, deadline, try_only);
+    if (error != EINTR) return error;
+    AttendToInterrupt();
+  }
 }
 
 }  // namespace
@@ -93,38 +83,123 @@ int BeginC11(void* p) {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),
                    void* arg) {
   if (real::pthread_create == nullptr) real::Resolve();
-  Start* s = world::publishing ? NewStart(attr, arg) : nullptr;
-  if (s == nullptr) return real::pthread_create(thread, attr, routine, arg);
-  s->routine.posix = routine;
-  int error = real::pthread_create(thread, attr, BeginPosix, s);
-  if (error != 0) heap::Free(s);
+  sched::ThreadRequest r = {};
+  if (!sched::StartScheduler() || !Translate(attr, &r)) {
+    return CreateKernelThread(thread, attr, routine, arg);
+  }
+  r.start = routine;
+  r.arg = arg;
+  int saved = errno;
+  int error = sched::CreateThread(thread, r);
+  errno = saved;
   return error;
 }
 
 int thrd_create(thrd_t* thread, thrd_start_t routine, void* arg) {
   if (real::thrd_create == nullptr) real::Resolve();
-  Start* s = world::publishing ? NewStart(nullptr, arg) : nullptr;
-  if (s == nullptr) return real::thrd_create(thread, routine, arg);
-  s->routine.c11 = routine;
-  int error = real::thrd_create(thread, BeginC11, s);
-  if (error != thrd_success) heap::Free(s);
+  sched::ThreadRequest r = {};
+  if (!sched::StartScheduler() || !Translate(nullptr, &r)) {
+    return CreateKernelThread(thread, routine, arg);
+  }
+  r.start = reinterpret_cast<void* (*)(void*)>(reinterpret_cast<void*>(routine));
+  r.arg = arg;
+  r.c11 = true;
+  int error = sched::CreateThread(thread, r);
+  return error == 0 ? thrd_success : error == EAGAIN ? thrd_nomem : thrd_error;
+}
+
+int pthread_join(pthread_t thread, void** result) {
+  if (real::pthread_join == nullptr) real::Resolve();
+  G* g = sched::Find(thread);
+  if (g != nullptr) return JoinG(g, result, sched::kNever, false);
+  G* self = sched::EnterLongCall();
+  int error = real::pthread_join(thread, result);
+  sched::ExitCall(self);
   return error;
 }
 
-int sigaltstack(const stack_t* stack, stack_t* old) {
-  if (real::sigaltstack == nullptr) real::Resolve();
-  int result = real::sigaltstack(stack, old);
-  if (result == 0 && stack != nullptr && world::publishing) {
-    bool on = (stack->ss_flags & SS_DISABLE) == 0;
-    world::SetAltStack(on ? reinterpret_cast<Addr>(stack->ss_sp) : 0, on ? stack->ss_size : 0);
-  }
-  return result;
+int pthread_tryjoin_np(pthread_t thread, void** result) {
+  if (real::pthread_tryjoin_np == nullptr) real::Resolve();
+  G* g = sched::Find(thread);
+  return g != nullptr ? JoinG(g, result, sched::kNever, true)
+                      : real::pthread_tryjoin_np(thread, result);
 }
+
+int pthread_clockjoin_np(pthread_t thread, void** result, clockid_t clock,
+                         const struct timespec* t) {
+  if (real::pthread_clockjoin_np == nullptr) real::Resolve();
+  G* g = sched::Find(thread);
+  if (g != nullptr) {
+    uint64_t deadline = sched::kNever;
+    if (t != nullptr) {
+      int error = DeadlineOf(clock, t, &deadline);
+      if (error != 0) return error;
+    }
+    return JoinG(g, result, deadline, false);
+  }
+  G* self = sched::EnterLongCall();
+  int error = real::pthread_clockjoin_np(thread, result, clock, t);
+  sched::ExitCall(self);
+  return error;
+}
+
+int pthread_timedjoin_np(pthread_t thread, void** result, const struct timespec* t) {
+  if (real::pthread_timedjoin_np == nullptr) real::Resolve();
+  if (sched::Find(thread) != nullptr) {
+    return posix::pthread_clockjoin_np(thread, result, CLOCK_REALTIME, t);
+  }
+  G* self = sched::EnterLongCall();
+  int error = real::pthread_timedjoin_np(thread, result, t);
+  sched::ExitCall(self);
+  return error;
+}
+
+int pthread_detach(pthread_t thread) {
+  if (real::pthread_detach == nullptr) real::Resolve();
+  G* g = sched::Find(thread);
+  return g != nullptr ? sched::Detach(g) : real::pthread_detach(thread);
+}
+
+int thrd_join(thrd_t thread, int* result) {
+  if (real::thrd_join == nullptr) real::Resolve();
+  void* value = nullptr;
+  int error = posix::pthread_join(thread, &value);
+  if (error == 0 && result != nullptr) *result = static_cast<int>(reinterpret_cast<Addr>(value));
+  return error == 0 ? thrd_success : thrd_error;
+}
+
+int thrd_detach(thrd_t thread) {
+  return posix::pthread_detach(thread) == 0 ? thrd_success : thrd_error;
+}
+
+int pthread_getattr_np(pthread_t thread, pthread_attr_t* attr) {
+  if (real::pthread_getattr_np == nullptr) real::Resolve();
+  G* g = sched::Find(thread);
+  if (g == nullptr) return real::pthread_getattr_np(thread, attr);
+  if (g->main) {
+    // glibc asks the kernel about the id in the thread's block, which is the process's.
+    return real::pthread_getattr_np(thread, attr);
+  }
+  int error = pthread_attr_init(attr);
+  if (error != 0) return error;
+  Addr high = g->user_stack ? g->stack_low + g->stack_size : sched::SlotEnd(g);
+  Addr low = high - g->stack_size + (g->user_stack ? 0 : g->guard_size);
+  pthread_attr_setstack(attr, reinterpret_cast<void*>(low), high - low);
+  pthread_attr_setguardsize(attr, g->guard_size);
+  pthread_attr_setdetachstate(attr,
+                              g->detached == 1 ? PTHREAD_CREATE_DETACHED : PTHREAD_CREATE_JOINABLE);
+  struct sched_param priority = {};
+  priority.sched_priority = g->priority;
+  pthread_attr_setschedpolicy(attr, g->policy);
+  pthread_attr_setschedparam(attr, &priority);
+  return 0;
+}
+
+int sched_yield() {
+  if (real::sched_yield == nullptr) real::Resolve();
+  return sched::Yield() ? 0 : real::sched_yield();
+}
+
+void thrd_yield() { posix::sched_yield(); }
 
 }  // namespace undergo::posix
-
-// For interpose/x86_64/vfork.S.
-extern "C" __attribute__((visibility("hidden"))) pid_t undergo_vfork_failed(int error) {
-  errno = -error;
-  return -1;
-}

@@ -73,6 +73,12 @@ inline uint64_t SetSignalMask(uint64_t mask) {
   return before;
 }
 
+inline uint64_t CurrentSignalMask() {
+  uint64_t mask = 0;
+  plat::Syscall(__NR_rt_sigprocmask, 0 /* BLOCK */, nullptr, &mask, sizeof mask);
+  return mask;
+}
+
 // Keeps the handlers of the program off the thread, which may wait for a lock of ours or hold it.
 // The stop signal still comes.
 class SignalsOff {

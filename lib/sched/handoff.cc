@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocking calls.
+//
+// The way in is one compare-and-swap on the P's status, the way out another one. While the status
+// is kPSyscall, sysmon may take the P (Retake, sched/sysmon.cc) and give it to another M. Who comes
+// back and finds it gone takes an idle one or waits in the global queue for one.
+// Source: Go's entersyscall and exitsyscall.
+#include "sched/handoff.h"
+
+#include "base/assert.h"
+#include "sched/sched.h"
+
+namespace undergo::sched {
+
+namespace {
+
+// The P stays with the M as far as nobody takes it.
+bool TrySetStatus(M* m, PState from, PState to) {
+  uint32_t status = PStatus(m->id, from);
+  return CasAcqRel(&m->p->status, &status, PStatus(m->id, to));  // pairs: Retake
+}
+
+void Reenter(G* g) {
+  M* m = g->m;
+  g->state = GState::kRunning;
+  if (m->p != nullptr && TrySetStatus(m, kPSyscall, kPRunning)) return;
+  // As if sysmon had taken it from a running G.
+  m->p = nullptr;
+  EnterSched(g);
+  LeaveSched(g);
+}
+
+}  // namespace
+
+G* EnterCall() {
+  G* g = Current();
+  if (g == nullptr) return nullptr;
+  M* m = g->m;
+  if (m->p == nullptr || !TrySetStatus(m, kPRunning, kPSyscall)) {
+    // Without a P already; at the call's end it takes one.
+    m->p = nullptr;
+  } else {
+    StoreRelaxed(&m->p->call_tick, m->p->call_tick + 1);
+  }
+  g->state = GState::kSyscall;
+  g->words->g = nullptr;  // nobody waits or schedules inside of the call
+  return g;
+}
+
+G* EnterLongCall() {
+  G* g = EnterCall();
+  if (g == nullptr) return nullptr;
+  M* m = g->m;
+  P* p = m->p;
+  bool idle = LoadRelaxed(&sched.global.size) == 0 && p != nullptr && RunqEmpty(p);
+  if (p == nullptr || idle) return g;
+  if (!TrySetStatus(m, kPSyscall, kPSched)) {
+    m->p = nullptr;
+    return g;
+  }
+  m->p = nullptr;
+  heap::BusyScope busy;
+  g->words->in_sched++;
+  HandOffP(p);
+  g->words->in_sched--;
+  return g;
+}
+
+void ExitCall(G* g) {
+  if (g == nullptr) return;
+  g->words->g = g;
+  Reenter(g);
+}
+
+G* LeaveCallEarly() {
+  G* g = Self();
+  if (g == nullptr || g->g0 || g->state != GState::kSyscall) return nullptr;
+  ExitCall(g);
+  return g;
+}
+
+void ReturnToCall(G* g) {
+  if (g == nullptr) return;
+  EnterCall();
+}
+
+void Pin() {
+  G* g = Current();
+  if (g == nullptr) return;
+  P* p = EnterSched(g);
+  M* m = g->m;
+  m->p = nullptr;
+  g->state = GState::kPinned;
+  g->words->g = nullptr;
+  if (p != nullptr) HandOffP(p);
+  CompilerFence();
+  g->words->in_sched--;
+  heap::EndBusy();
+  if (g->words->deferred != 0 && g->words->busy == 0) on_sched_end(g);
+}
+
+bool IsPinned() {
+  G* g = Self();
+  return g == nullptr || g->state == GState::kPinned;
+}
+
+}  // namespace undergo::sched

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls that may block the kernel thread: the M keeps its G, sysmon may give the P to another M.
+#pragma once
+
+#include "sched/g.h"
+
+namespace undergo::sched {
+
+// Around such a call. Both do nothing for threads without a G (Current() is null); `g` is the
+// result of the first. Between the two the thread has no P for sure: it must not call into the
+// scheduler, nor run code of the program.
+G* EnterCall();
+void ExitCall(G* g);
+
+// A handler of the program begins inside of such a call, or the thread is unwound out of it:
+// ends the call early. Returns what ReturnToCall takes after the handler: the G, or null.
+G* LeaveCallEarly();
+void ReturnToCall(G* g);
+
+// As EnterCall, for calls that are known to last: the P goes to another M at once.
+G* EnterLongCall();
+
+// From now on the running G keeps its kernel thread for itself and needs no P: what libc and the
+// kernel keep for each kernel thread is its own. For good. The fallback for everything that
+// a user-level thread cannot honour.
+void Pin();
+// Whether it is pinned already, or a plain thread.
+bool IsPinned();
+
+}  // namespace undergo::sched

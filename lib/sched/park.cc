@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Waiting and waking.
+#include "sched/park.h"
+
+#include "base/assert.h"
+#include "plat/clock.h"
+#include "plat/futex.h"
+#include "sched/sched.h"
+#include "world/record.h"
+
+namespace undergo::sched {
+
+namespace {
+
+constexpr auto kArmed = static_cast<uint32_t>(Wake::kArmed);
+
+// A thread without a G, in the kernel.
+Wake WaitInKernel(uint32_t* word, uint64_t deadline) {
+  for (;;) {
+    uint32_t now = LoadAcquire(word);  // pairs: Waiter::End
+    if (now != kArmed) return static_cast<Wake>(now);
+    if (deadline == kNever) {
+      plat::FutexWait(word, kArmed);
+      continue;
+    }
+    uint64_t time = plat::NowNs();
+    if (time < deadline) {
+      plat::FutexWaitFor(word, kArmed, deadline - time);
+      continue;
+    }
+    uint32_t armed = kArmed;
+    if (CasAcqRel(word, &armed, static_cast<uint32_t>(Wake::kTimeout))) return Wake::kTimeout;
+  }
+}
+
+}  // namespace
+
+void Waiter::Arm() {
+  if (g_ != nullptr) {
+    g_->why = why_;
+    g_->state = GState::kWaiting;
+  }
+  StoreRelease(word(), kArmed);  // pairs: End
+}
+
+Wake Waiter::Wait(uint64_t deadline, bool interruptible) {
+  G* g = g_;
+  if (g == nullptr) return WaitInKernel(&own_, deadline);
+  P* p = EnterSched(g);
+  bool timed = deadline != kNever;
+  if (timed) {
+    g->timer.when = deadline;
+    g->timer.p = p != nullptr ? p : sched.ps[0];
+    if (g->timer.p->timers.Add(g)) {
+      TimerAdded(deadline);
+    } else {
+      ClaimWake(g, Wake::kTimeout) ? MakeRunnable(p, g, false) : void();
+    }
+  }
+  // Pairs with Interrupt: either it sees the armed word, or we see the count.
+  if (interruptible) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (LoadRelaxed(&g->interrupts) != 0 && ClaimWake(g, Wake::kInterrupted)) {
+      MakeRunnable(p, g, true);
+    }
+  }
+  Schedule(g);
+  g->why = WaitReason::kNone;
+  if (timed && g->timer.index != 0) g->timer.p->timers.Remove(g);
+  LeaveSched(g);
+  return static_cast<Wake>(LoadRelaxed(&g->wake));
+}
+
+bool Waiter::Disarm() {
+  G* g = g_;
+  uint32_t armed = kArmed;
+  if (CasAcqRel(word(), &armed, static_cast<uint32_t>(Wake::kNone))) {  // pairs: End
+    if (g != nullptr) g->state = GState::kRunning;
+    return false;
+  }
+  if (g == nullptr) return true;
+  EnterSched(g);
+  Schedule(g);  // it is in a queue
+  LeaveSched(g);
+  return true;
+}
+
+bool Waiter::End(Wake why, bool next) {
+  if (g_ == nullptr) {
+    uint32_t armed = kArmed;
+    if (!CasAcqRel(&own_, &armed, static_cast<uint32_t>(why))) return false;  // pairs: Wait
+    plat::FutexWake(&own_, 1);
+    return true;
+  }
+  G* g = g_;
+  if (!ClaimWake(g, why)) return false;
+  MakeReady(g, next);
+  return true;
+}
+
+void Waiter::EndInScheduler(P* p) {
+  if (g_ == nullptr) {
+    End(Wake::kReady);
+  } else if (ClaimWake(g_, Wake::kReady)) {
+    MakeRunnable(p, g_, true);
+  }
+}
+
+void MakeReady(G* g, bool next) {
+  G* self = Current();
+  if (self == nullptr) {
+    GQueue q;
+    q.Push(g);
+    world::SignalsOff off;  // a handler that comes here again must not wait for our lock
+    return MakeRunnableGlobally(&q);
+  }
+  P* p = EnterSched(self);
+  MakeRunnable(p, g, next);
+  LeaveSched(self);
+}
+
+void Interrupt(G* g) {
+  FetchAddAcqRel(&g->interrupts, 1u);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Waiter::Wait
+  if (ClaimWake(g, Wake::kInterrupted)) MakeReady(g, false);
+}
+
+void Calm(G* g) { FetchAddAcqRel(&g->interrupts, ~0u); }
+
+bool Yield() {
+  G* g = Current();
+  if (g == nullptr) return false;
+  P* p = EnterSched(g);
+  bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&sched.global.size) != 0;
+  if (others) {
+    g->state = GState::kRunnable;
+    if (p != nullptr) {
+      RunqPut(p, g, false);
+    } else {
+      GQueue q;
+      q.Push(g);
+      MakeRunnableGlobally(&q);
+    }
+    Schedule(g);
+  }
+  LeaveSched(g);
+  return others;
+}
+
+const char* NameOf(WaitReason why) {
+  static constexpr const char* kNames[] = {
+      "",     "sleep", "mutex",   "condition variable", "semaphore", "rwlock", "barrier",  "once",
+      "join", "futex", "IO read", "IO write",           "poll",      "signal", "preempted"};
+  static_assert(sizeof kNames / sizeof kNames[0] == static_cast<size_t>(WaitReason::kCount));
+  return kNames[static_cast<size_t>(why)];
+}
+
+}  // namespace undergo::sched

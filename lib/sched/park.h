@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a thread waits, and how it is woken: the base of everything that blocks in posix/.
+//
+//   Waiter w(WaitReason::kMutex);
+//   lock the queue; is the condition true already? else:
+//   w.Arm();  enter &w into the queue;  unlock the queue
+//   Wake why = w.Wait(deadline);
+//   if (why != Wake::kReady) lock the queue, take &w out if it is still in, unlock
+//
+// and who makes the condition true takes a Waiter out of the queue and calls End(kReady) under the
+// queue's lock; false means that a deadline or an interruption came first: take another.
+//
+// A thread with a G parks the G. Any other (threads that glibc makes by itself, raw clone, pinned
+// Gs, handlers in a slow path of the heap) sleeps in a futex. A Waiter lies on the stack of who
+// waits.
+#pragma once
+
+#include "sched/g.h"
+
+namespace undergo::sched {
+
+inline constexpr uint64_t kNever = 0;  // as a deadline: none
+
+class Waiter {
+ public:
+  explicit Waiter(WaitReason why) : g_(Current()), why_(why) {}
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+  // From here on End() ends the wait. After it, Wait() or Disarm() must follow.
+  void Arm();
+  // Sleeps until End(), the deadline (monotonic nanoseconds; kNever) or, if `interruptible`, until
+  // the thread is interrupted (sched::Interrupt), at once if it already is.
+  Wake Wait(uint64_t deadline, bool interruptible = false);
+  // No need to wait: as Wait(), but returns at once unless somebody has ended the wait already;
+  // then true.
+  bool Disarm();
+  // Any thread, also in a signal handler. True for the one call that ends the wait.
+  // `next`: the woken G runs next on this P, in the slice of the caller.
+  bool End(Wake why, bool next = true);
+
+  // The same for a thread that is in the scheduler, for Wake::kReady.
+  void EndInScheduler(P* p);
+
+  bool ended() const { return LoadAcquire(word()) != static_cast<uint32_t>(Wake::kArmed); }
+  G* g() const { return g_; }
+
+  // For the queue.
+  Waiter* next = nullptr;
+  Waiter* prev = nullptr;
+  const void* key = nullptr;
+  uint64_t detail = 0;
+
+ private:
+  uint32_t* word() const { return g_ != nullptr ? &g_->wake : const_cast<uint32_t*>(&own_); }
+
+  G* g_;
+  WaitReason why_;
+  uint32_t own_ = 0;  // atomic futex, for threads without a G
+};
+
+// Ends interruptible waits of the thread until the matching Calm: something wants its attention.
+void Interrupt(G* g);
+void Calm(G* g);
+
+// Lets others run. False when the thread has no G, or there is nobody.
+bool Yield();
+
+const char* NameOf(WaitReason why);
+
+// The G whose wait somebody claimed (ClaimWake) runs soon. Any thread.
+void MakeReady(G* g, bool next);
+
+}  // namespace undergo::sched

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// The state that all Ms share, and the moves of Gs between them. For the files of sched/; what
+// posix/ uses is in park.h, handoff.h, thread.h.
+#pragma once
+
+#include "sched/m.h"
+
+namespace undergo::sched {
+
+inline constexpr uint32_t kMaxProcs = 256;
+inline constexpr uint32_t kMaxMs = 10'000;  // as Go's
+
+struct Sched {
+  sync::Mutex lock;
+  GQueue global;          // lock; its size is read without
+  P* idle_ps;             // lock
+  M* idle_ms;             // lock
+  uint32_t idle_p_count;  // lock for writers, atomic
+  uint32_t idle_m_count;  // lock for writers, atomic
+  uint32_t spinning;      // atomic: Ms that look for work to steal
+  uint32_t wanted_ms;     // atomic: Ms that sysmon should make
+  uint32_t m_count;       // atomic: Ms that exist
+  uint32_t next_m_id;     // atomic
+  uint32_t procs;         // number of Ps in use; changes with all Ps stopped
+  M* all_ms;              // atomic head; grows only
+  uint64_t last_poll;     // atomic; monotonic ns of the last look at the descriptors, 0: one M
+                          // waits in the poller right now
+  uint64_t poll_until;    // atomic; when that M will come back, monotonic ns
+  uint32_t sysmon_wake;   // atomic futex, see sysmon.cc
+  uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
+  uint32_t gcount;        // atomic: threads that live, main included
+  uint64_t next_goid;     // atomic
+  P* ps[kMaxProcs];       // constant once active
+};
+extern constinit Sched sched;
+
+// 1 from the first pthread_create on.
+extern constinit uint32_t active;
+inline bool Active() { return UNDERGO_UNLIKELY(LoadAcquire(&active) != 0); }  // pairs: Start
+
+// --- schedule.cc ---
+
+// From here to LeaveSched the running G stays on its M; handlers of the program and stops of the
+// world wait. Returns its P, null when sysmon took it away or there is none.
+P* EnterSched(G* g);
+// Takes a P if there is none: waits in the global queue for it when necessary.
+void LeaveSched(G* g);
+
+// In the scheduler: the running G stops running; what comes next runs. Returns when it runs again.
+// The G must be in a queue, or somebody will put it there.
+void Schedule(G* g);
+// In the scheduler; the caller holds p or has none (null).
+void MakeRunnable(P* p, G* g, bool next);
+// Any thread, also one without a G; batches.
+void MakeRunnableGlobally(GQueue* gs);
+// Wakes an M for work that was just made, unless one is looking for work already.
+void WakeP();
+
+// The nearest one of all heaps, 0: none.
+uint64_t NearestDeadline();
+// A deadline entered a heap: the M that waits for the nearest one may have to wait less.
+void TimerAdded(uint64_t when);
+
+// Takes a P from the idle list; null when there is none. Gives one back that has no work.
+P* TakeIdleP();
+void PutIdleP(P* p);
+// The P was taken away from its M: starts another M if there is work, else it is idle.
+void HandOffP(P* p);
+
+// g0 of an M: looks for work for ever.
+[[noreturn]] void RunM(M* m);
+// First act of each context after a switch.
+void FinishSwitch(G* g);
+
+// Set by posix/: handlers of the program that had to wait run now.
+using SchedEndHook = void (*)(G* g);
+extern constinit SchedEndHook on_sched_end;
+
+// --- start.cc ---
+
+// Makes one more M, for sysmon.
+bool NewM();
+void WakeSysmon();
+
+}  // namespace undergo::sched

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scheduler: which G runs next, and which Ms look for one.
+//
+// Problem: run any number of threads on GOMAXPROCS kernel threads at a time, switch between them
+// for a few dozen nanoseconds, lose no wake-up, keep no CPU busy without work and none idle with
+// work.
+//
+// A G that waits or ends looks at its own P: every 61st time at the global queue, then runnext, the
+// ring, the global queue. If there is one, it is switched to directly. Else g0 of the M goes on: it
+// looks at the timers and descriptors, steals from other Ps in random order, and at last gives the
+// P back and sleeps; one such M sleeps in the poller until the nearest deadline.
+//
+// Ms that steal are "spinning": at most half as many as there are busy Ps. Who makes work wakes an
+// M only when there is an idle P and no spinning M; the last spinning M that finds work wakes the
+// next. Two fences make this sound: work is published before `spinning` is read (WakeP), and
+// `spinning` is decremented before all queues are looked at once more (FindRunnable).
+//
+// Switching: a G may be in a queue before its registers are saved. Who switches to it waits for
+// on_cpu to fall, but only on g0: two Gs that wait for each other's M would wait for ever.
+//
+// Rejected: a post-switch callback as Go's parkunlock (needs every wait to go through g0), one
+// global queue (measured by everybody), stealing timers (they are run where they are).
+// Sources: Go's runtime/proc.go; the fences are discussed there at length.
+#include "base/assert.h"
+#include "heap/mcache.h"
+#include "plat/clock.h"
+#include "plat/context.h"
+#include "plat/futex.h"
+#include "sched/netpoll.h"
+#include "sched/sched.h"
+#include "world/world.h"
+
+namespace undergo::sched {
+
+constinit Sched sched = {};
+constinit uint32_t active = 0;
+constinit SchedEndHook on_sched_end = nullptr;
+
+namespace {
+
+constexpr uint32_t kGlobalEvery = 61;    // looks at the local queue for one at the global first
+constexpr uint32_t kMaxInherited = 256;  // switches in one slice through runnext
+constexpr uint32_t kGlobalBatch = 128;
+constexpr uint64_t kForever = ~uint64_t{0};
+
+void HoldP(M* m, P* p, PState state) {
+  p->m = m;
+  m->p = p;
+  StoreRelease(&p->status, PStatus(m->id, state));  // pairs: EnterSched, Retake
+}
+
+// --- the global queue ---
+
+// One G, and a fair share of the rest for p's ring.
+G* GlobalGet(P* p, uint32_t most) {
+  if (LoadRelaxed(&sched.global.size) == 0) return nullptr;
+  GQueue batch;
+  {
+    sync::MutexLock hold(sched.lock);
+    size_t n = Min(sched.global.size, sched.global.size / sched.procs + 1);
+    n = Min(n, most);
+    for (size_t i = 0; i < n; ++i) batch.Push(sched.global.Pop());
+  }
+  G* first = batch.Pop();
+  while (G* g = batch.Pop()) RunqPut(p, g, false);
+  return first;
+}
+
+void RingPutAll(P* p, GQueue* q) {
+  while (G* g = q->Pop()) {
+    g->state = GState::kRunnable;
+    RunqPut(p, g, false);
+  }
+}
+
+// --- timers ---
+
+// The Gs whose deadline in the heap of `whose` is over go to p's ring.
+bool RunTimers(P* whose, P* p) {
+  uint64_t nearest = whose->timers.Nearest();
+  if (nearest == 0 || nearest > plat::NowNs()) return false;
+  GQueue ready;
+  whose->timers.Run(plat::NowNs(), &ready);
+  bool any = ready.head != nullptr;
+  RingPutAll(p, &ready);
+  return any;
+}
+
+}  // namespace
+
+uint64_t NearestDeadline() {
+  uint64_t nearest = 0;
+  for (uint32_t i = 0; i < sched.procs; ++i) {
+    uint64_t when = sched.ps[i]->timers.Nearest();
+    if (when != 0 && (nearest == 0 || when < nearest)) nearest = when;
+  }
+  return nearest;
+}
+
+namespace {
+
+// --- which G runs next ---
+
+G* NextLocal(M* m, P* p) {
+  G* g = nullptr;
+  if (UNDERGO_UNLIKELY(++m->ticks % kGlobalEvery == 0)) {
+    RunTimers(p, p);
+    g = GlobalGet(p, 1);
+    if (g != nullptr) return StoreRelaxed(&p->tick, p->tick + 1), g;
+  }
+  bool inherits;
+  g = RunqGet(p, &inherits);
+  if (UNDERGO_UNLIKELY(inherits && ++m->inherited >= kMaxInherited)) {
+    RunqPut(p, g, false);
+    g = RunqGet(p, &inherits);
+  }
+  if (g == nullptr) g = GlobalGet(p, kGlobalBatch);
+  if (g != nullptr && !inherits) {
+    m->inherited = 0;
+    StoreRelaxed(&p->tick, p->tick + 1);
+  }
+  return g;
+}
+
+void SwitchTo(M* m, G* from, G* to) {
+  UNDERGO_ASSERT(from->m == m && LoadRelaxed(&to->on_cpu) == 0);
+  m->mcache = from->g0 ? m->mcache : from->words->mcache;
+  to->m = m;
+  to->state = GState::kRunning;
+  StoreRelaxed(&to->on_cpu, 1u);
+  to->words->record = m->record;
+  if (!to->g0) to->words->mcache = m->mcache;
+  m->cur = to;
+  m->prev = from;
+  undergo_switch(&from->sp, to->sp, to->fs);
+  FinishSwitch(from);
+}
+
+// On g0: waits until the registers of g are saved, by an M that is about to do so.
+void AwaitOffCpu(G* g) {
+  for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
+    if (i % 256 == 255) {
+      plat::Syscall(__NR_sched_yield);
+    } else {
+      CpuRelax();
+    }
+  }
+}
+
+uint32_t Random(M* m) {
+  m->rand ^= m->rand << 13;
+  m->rand ^= m->rand >> 17;
+  m->rand ^= m->rand << 5;
+  return m->rand;
+}
+
+G* Steal(M* m, P* p) {
+  constexpr int kPasses = 4;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    bool last = pass == kPasses - 1;
+    uint32_t start = Random(m);
+    for (uint32_t i = 0; i < sched.procs; ++i) {
+      P* victim = sched.ps[(start + i) % sched.procs];
+      if (victim == p) continue;
+      if (last && RunTimers(victim, p)) {
+        bool inherits;
+        if (G* g = RunqGet(p, &inherits)) return g;
+      }
+      // What was made runnable just now will run there at once, unless that P is stuck.
+      if (last && !RunqEmpty(victim)) {
+        for (int k = 0; k < 64; ++k) CpuRelax();
+      }
+      if (G* g = RunqSteal(p, victim, last)) return g;
+    }
+  }
+  return nullptr;
+}
+
+G* PollNow(P* p) {
+  if (!NetpollActive() || LoadRelaxed(&sched.last_poll) == 0) return nullptr;
+  GQueue ready;
+  Netpoll(0, &ready);
+  StoreRelaxed(&sched.last_poll, plat::NowNs());
+  G* g = ready.Pop();
+  RingPutAll(p, &ready);
+  return g;
+}
+
+// --- sleeping Ms ---
+
+// On g0: around a sleep in the kernel. The M counts as stopped and takes no lock of ours.
+template <typename F>
+void Sleep(M* m, F wait) {
+  heap::EndBusy();
+  bool published = m->record != nullptr;
+  if (published) world::EnterBlocked();
+  wait();
+  if (published) world::LeaveBlocked();
+  heap::thread_words.busy++;
+  CompilerFence();
+}
+
+// Until somebody gives the M a P.
+void StopM(M* m) {
+  {
+    sync::MutexLock hold(sched.lock);
+    m->next_idle = sched.idle_ms;
+    sched.idle_ms = m;
+    StoreRelaxed(&sched.idle_m_count, sched.idle_m_count + 1);
+  }
+  Sleep(m, [m] {
+    while (LoadAcquire(&m->wake) == 0) plat::FutexWait(&m->wake, 0);  // pairs: StartM
+  });
+  StoreRelaxed(&m->wake, 0u);
+  P* p = m->next_p;
+  m->next_p = nullptr;
+  HoldP(m, p, kPSched);
+}
+
+// An M and the P for it, both taken out of their lists.
+void StartM(M* m, P* p, bool spinning) {
+  m->spinning = spinning;
+  m->next_p = p;
+  StoreRelease(&m->wake, 1u);  // pairs: StopM
+  plat::FutexWake(&m->wake, 1);
+}
+
+M* PopIdleMLocked() {
+  M* m = sched.idle_ms;
+  if (m == nullptr) return nullptr;
+  sched.idle_ms = m->next_idle;
+  StoreRelaxed(&sched.idle_m_count, sched.idle_m_count - 1);
+  return m;
+}
+
+P* PopIdlePLocked() {
+  P* p = sched.idle_ps;
+  if (p == nullptr) return nullptr;
+  sched.idle_ps = p->next_idle;
+  __atomic_store_n(&sched.idle_p_count, sched.idle_p_count - 1, __ATOMIC_SEQ_CST);  // pairs: Sleep
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&sched.sysmon_deep) != 0)) WakeSysmon();
+  return p;
+}
+
+void PutIdlePLocked(P* p) {
+  p->m = nullptr;
+  StoreRelease(&p->status, PStatus(0, kPIdle));  // pairs: TakeIdleP
+  p->next_idle = sched.idle_ps;
+  sched.idle_ps = p;
+  StoreRelaxed(&sched.idle_p_count, sched.idle_p_count + 1);
+}
+
+void WantM() {
+  StoreRelease(&sched.wanted_ms, 1u);  // pairs: sysmon
+  WakeSysmon();
+}
+
+bool AnyWork() {
+  if (LoadRelaxed(&sched.global.size) != 0) return true;
+  uint64_t now = 0;
+  for (uint32_t i = 0; i < sched.procs; ++i) {
+    if (!RunqEmpty(sched.ps[i])) return true;
+    uint64_t nearest = sched.ps[i]->timers.Nearest();
+    if (nearest == 0) continue;
+    if (now == 0) now = plat::NowNs();
+    if (nearest <= now) return true;
+  }
+  return false;
+}
+
+// The M that waits for deadlines and descriptors on behalf of all. Without a P; gets one unless
+// there is nothing to wait for.
+void PollUntilNearest(M* m) {
+  if (ExchangeAcqRel(&sched.last_poll, 0) == 0) return;  // pairs: the store below
+  StoreRelaxed(&sched.poll_until, kForever);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: TimerAdded
+  uint64_t nearest = NearestDeadline();
+  if (nearest == 0 && !NetpollActive()) {
+    StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
+    return;
+  }
+  // From here on who adds an earlier deadline breaks the wait.
+  if (nearest != 0) StoreRelease(&sched.poll_until, nearest);  // pairs: TimerAdded
+  uint64_t now = plat::NowNs();
+  uint64_t wait = nearest == 0 ? kForever : nearest > now ? nearest - now : 0;
+  GQueue ready;
+  Sleep(m, [wait, &ready] { Netpoll(wait, &ready); });
+  StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
+  P* p = TakeIdleP();
+  if (p != nullptr) {
+    HoldP(m, p, kPSched);
+    bool any = ready.head != nullptr;
+    RingPutAll(p, &ready);
+    if (any) WakeP();
+  } else if (ready.head != nullptr) {
+    MakeRunnableGlobally(&ready);
+  }
+}
+
+// On g0, in the scheduler. Returns with a P.
+G* FindRunnable(M* m) {
+  for (;;) {
+    P* p = m->p;
+    if (p == nullptr) {
+      StopM(m);
+      continue;
+    }
+    RunTimers(p, p);
+    G* g = NextLocal(m, p);
+    if (g == nullptr) g = PollNow(p);
+    if (g != nullptr) return g;
+    uint32_t busy = sched.procs - LoadRelaxed(&sched.idle_p_count);
+    if (m->spinning || 2 * LoadRelaxed(&sched.spinning) < busy) {
+      if (!m->spinning) FetchAddAcqRel(&sched.spinning, 1u);  // pairs: WakeP
+      m->spinning = true;
+      if ((g = Steal(m, p)) != nullptr) return g;
+    }
+    {
+      sync::MutexLock hold(sched.lock);
+      if (sched.global.size != 0) continue;
+      m->p = nullptr;
+      PutIdlePLocked(p);
+    }
+    bool was_spinning = m->spinning;
+    m->spinning = false;
+    if (was_spinning) __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: WakeP
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (AnyWork() && (p = TakeIdleP()) != nullptr) {
+      HoldP(m, p, kPSched);
+      if (was_spinning) {
+        FetchAddAcqRel(&sched.spinning, 1u);  // pairs: WakeP
+        m->spinning = true;
+      }
+      continue;
+    }
+    PollUntilNearest(m);
+  }
+}
+
+void StopSpinning(M* m) {
+  m->spinning = false;
+  uint32_t before = __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: WakeP
+  if (before == 1) WakeP();
+}
+
+}  // namespace
+
+// --- what the rest of sched/ uses ---
+
+P* EnterSched(G* g) {
+  g->words->busy++;
+  g->words->in_sched++;
+  CompilerFence();
+  M* m = g->m;
+  P* p = m->p;
+  if (UNDERGO_UNLIKELY(p == nullptr)) return nullptr;
+  uint32_t running = PStatus(m->id, kPRunning);
+  if (CasAcqRel(&p->status, &running, PStatus(m->id, kPSched))) return p;  // pairs: Retake
+  m->p = nullptr;
+  StoreRelaxed(&m->lost, 0u);
+  return nullptr;
+}
+
+void LeaveSched(G* g) {
+  M* m = g->m;
+  if (UNDERGO_UNLIKELY(m->p == nullptr)) {
+    P* p = TakeIdleP();
+    if (p != nullptr) {
+      HoldP(m, p, kPSched);
+    } else {
+      g->state = GState::kRunnable;
+      GQueue q;
+      q.Push(g);
+      MakeRunnableGlobally(&q);
+      Schedule(g);
+    }
+    m = g->m;
+  }
+  StoreRelease(&m->p->status, PStatus(m->id, kPRunning));  // pairs: Retake
+  CompilerFence();
+  g->words->in_sched--;
+  heap::EndBusy();
+  if (UNDERGO_UNLIKELY(g->words->deferred != 0) && g->words->busy == 0) on_sched_end(g);
+}
+
+void FinishSwitch(G* g) {
+  M* m = g->m;
+  G* prev = m->prev;
+  heap::ThreadWords* words = g->words;
+  if (UNDERGO_UNLIKELY(prev->words->stop_pending != 0)) {
+    prev->words->stop_pending = 0;
+    words->stop_pending = 1;
+  }
+  if (UNDERGO_UNLIKELY(prev->words->deferred != 0)) {
+    prev->words->deferred = 0;
+    words->deferred = 1;
+  }
+  if (world::Record* r = m->record; r != nullptr) {
+    r->words = words;
+    r->own_low = g->stack_low;
+    r->own_size = g->stack_high - g->stack_low;
+  }
+  StoreRelease(&prev->on_cpu, 0u);  // pairs: AwaitOffCpu
+  if (UNDERGO_UNLIKELY(g->mask != m->mask) && !g->g0) {
+    m->mask = g->mask;
+    world::SetSignalMask(g->mask);
+  }
+}
+
+void Schedule(G* g) {
+  M* m = g->m;
+  P* p = m->p;
+  G* next = p != nullptr ? NextLocal(m, p) : nullptr;
+  if (next == g) {
+    g->state = GState::kRunning;
+    return;
+  }
+  if (next != nullptr && LoadAcquire(&next->on_cpu) == 0) {  // pairs: FinishSwitch
+    SwitchTo(m, g, next);
+    return;
+  }
+  m->next_g = next;
+  SwitchTo(m, g, &m->g0);
+}
+
+void RunM(M* m) {
+  for (;;) {
+    G* g = m->next_g;
+    m->next_g = nullptr;
+    if (g == nullptr) g = FindRunnable(m);
+    if (m->spinning) StopSpinning(m);
+    AwaitOffCpu(g);
+    SwitchTo(m, &m->g0, g);
+  }
+}
+
+void MakeRunnable(P* p, G* g, bool next) {
+  g->state = GState::kRunnable;
+  if (p != nullptr) {
+    RunqPut(p, g, next);
+    WakeP();
+    return;
+  }
+  GQueue q;
+  q.Push(g);
+  MakeRunnableGlobally(&q);
+}
+
+void MakeRunnableGlobally(GQueue* gs) {
+  for (G* g = gs->head; g != nullptr; g = g->next) g->state = GState::kRunnable;
+  {
+    sync::MutexLock hold(sched.lock);
+    sched.global.Append(gs);
+  }
+  WakeP();
+}
+
+void TimerAdded(uint64_t when) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: PollUntilNearest
+  if (LoadAcquire(&sched.last_poll) == 0 && when < LoadAcquire(&sched.poll_until)) NetpollBreak();
+}
+
+P* TakeIdleP() {
+  sync::MutexLock hold(sched.lock);
+  return PopIdlePLocked();
+}
+
+void PutIdleP(P* p) {
+  sync::MutexLock hold(sched.lock);
+  PutIdlePLocked(p);
+}
+
+void WakeP() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: FindRunnable
+  if (LoadRelaxed(&sched.idle_p_count) == 0 || LoadRelaxed(&sched.spinning) != 0) return;
+  uint32_t none = 0;
+  if (!CasAcqRel(&sched.spinning, &none, 1u)) return;  // pairs: FindRunnable
+  M* m = nullptr;
+  P* p;
+  {
+    sync::MutexLock hold(sched.lock);
+    p = PopIdlePLocked();
+    if (p != nullptr && (m = PopIdleMLocked()) == nullptr) PutIdlePLocked(p);
+  }
+  if (m != nullptr) return StartM(m, p, true);
+  __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: FindRunnable
+  if (p == nullptr) return;
+  // All Ms are busy or in the kernel. One of them may be in the poller.
+  if (LoadAcquire(&sched.last_poll) == 0) {  // pairs: PollUntilNearest
+    NetpollBreak();
+  } else {
+    WantM();
+  }
+}
+
+void HandOffP(P* p) {
+  M* m = nullptr;
+  bool work;
+  {
+    sync::MutexLock hold(sched.lock);
+    bool unwatched =
+        LoadRelaxed(&sched.last_poll) != 0 && (p->timers.Nearest() != 0 || NetpollActive());
+    work = unwatched || !RunqEmpty(p) || sched.global.size != 0;
+    if (!work || (m = PopIdleMLocked()) == nullptr) PutIdlePLocked(p);
+  }
+  if (m != nullptr) return StartM(m, p, false);
+  if (work) return WantM();
+  WakeP();
+}
+
+}  // namespace undergo::sched

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slots for Gs: stack, thread block and G in one piece of address space.
+//
+//   slot                                                                        slot + size
+//   | guard | stack ...                 <- stack_high | static TLS | struct pthread | G |
+//
+// Slots have sizes of powers of two and lie in one range of addresses at multiples of their size,
+// so that a thread's id (the address of its struct pthread) leads to its G by arithmetic, and
+// garbage in place of an id is recognised without a fault. Pages appear when they are touched; a
+// slot that was used is kept for the next thread. The range is a root of the collector like any
+// memory of the program.
+#pragma once
+
+#include "sched/g.h"
+
+namespace undergo::sched {
+
+inline constexpr uint32_t kMinSlotShift = 14;
+inline constexpr uint32_t kMaxSlotShift = 37;
+
+// The slot size for a stack of so many bytes, thread block and guard included; 0: too large.
+uint32_t SlotShiftFor(size_t stack_size);
+
+// A slot of that size: recycled (its G has fs != 0), or new: zero but for its G's slot_shift. Null
+// when there is no memory. Any thread.
+G* TakeSlot(uint32_t shift);
+// The G's thread has ended and nobody will ask for it.
+void GiveSlot(G* g);
+// A batch of recycled ones of the same size, linked by next.
+void GiveSlots(GQueue* gs);
+
+// The slot's first byte.
+inline Addr SlotBase(const G* g) {
+  return reinterpret_cast<Addr>(g) >> g->slot_shift << g->slot_shift;
+}
+
+inline Addr SlotEnd(const G* g) { return SlotBase(g) + (Addr{1} << g->slot_shift); }
+
+// Makes the first `size` bytes of the slot fault; 0 undoes it. False when the kernel refused.
+bool SetGuard(G* g, size_t size);
+
+// The G whose struct pthread lies at `thread`, if a slot is there; else null. Any value is fine.
+// `block` is the size of struct pthread.
+G* SlotOf(Addr thread, size_t block);
+
+// Every slot ever made: follow G::all_next.
+G* FirstSlot();
+
+// Bounds of all slots made so far; equal when there are none.
+void SlotRange(Addr* low, Addr* high);
+
+// In a forked child: whoever held the lock is gone.
+void StacksAfterFork();
+
+}  // namespace undergo::sched

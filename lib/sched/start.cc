@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// Start of the scheduler and of its Ms.
+//
+// Nothing exists before the first pthread_create. Then sysmon is made, a thread of libc's own
+// making whose block is the pattern for all others (sched/tcb.h), and the calling main thread
+// becomes the main G on the first M. Further Ms are made by sysmon alone: pthread_create takes
+// locks of libc, and an M that waits for one while it holds a P could wait for a G that needs that
+// P.
+#include <pthread.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/fmt.h"
+#include "heap/registry.h"
+#include "plat/clock.h"
+#include "plat/context.h"
+#include "plat/futex.h"
+#include "plat/log.h"
+#include "plat/real.h"
+#include "plat/vm.h"
+#include "sched/netpoll.h"
+#include "sched/sched.h"
+#include "sched/stack.h"
+#include "sched/sysmon.h"
+#include "sched/tcb.h"
+#include "sched/thread.h"
+#include "world/blocked_call.h"
+#include "world/world.h"
+
+namespace undergo::sched {
+
+namespace {
+
+constexpr size_t kMStack = 256 * kKiB;
+
+constinit sync::Mutex start_lock;
+constinit bool refused = false;  // start_lock
+constinit int wanted_procs = 0;
+constinit M first_m = {};
+constinit uint32_t pattern_taken = 0;  // atomic futex
+constinit const char* pattern_error = nullptr;
+
+void Refuse(const char* why) {
+  refused = true;
+  char text[200];
+  Fmt line(text, sizeof text);
+  line.Str("undergo: threads stay kernel threads: ")
+      .Str(why)
+      .Str(
+          "; UNDERGO=sched=off says that "
+          "nothing else is wanted\n");
+  plat::LogWrite(line.text(), line.length());
+}
+
+void BoundsOfOwnStack(Addr* low, Addr* high) {
+  // libc puts the block at the top of the stack that it makes; all above the guard is usable.
+  Addr block = reinterpret_cast<Addr>(__builtin_thread_pointer());
+  *high = block;
+  *low = block - kMStack + 2 * kOsPageSize;
+}
+
+void LinkM(M* m) {
+  M* first = LoadAcquire(&sched.all_ms);  // pairs: itself
+  do {
+    m->all_next = first;
+  } while (!CasAcqRel(&sched.all_ms, &first, m));  // pairs: readers of the list
+}
+
+void* MMain(void* arg) {
+  auto* m = static_cast<M*>(arg);
+  G* g0 = &m->g0;
+  BoundsOfOwnStack(&g0->stack_low, &g0->stack_high);
+  m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
+  m->block = g0->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
+  if (world::publishing) {
+    world::ThreadStarted(g0->stack_low, g0->stack_high);
+    m->record = static_cast<world::Record*>(heap::thread_words.record);
+  }
+  m->mask = world::CurrentSignalMask();
+  g0->words = &heap::thread_words;
+  g0->words->self = g0;
+  g0->words->busy++;
+  g0->words->in_sched++;
+  CompilerFence();
+  m->mcache = heap::thread_words.mcache;
+  if (m->mcache == &heap::empty_mcache) m->mcache = heap::AttachThread();
+  if (m->mcache == nullptr) m->mcache = &heap::empty_mcache;
+  LinkM(m);
+  RunM(m);
+}
+
+void InitM(M* m) {
+  m->id = FetchAddRelaxed(&sched.next_m_id, 1u) + 1;
+  m->rand = m->id * 2654435761u | 1;
+  m->cur = &m->g0;
+  m->g0.m = m;
+  m->g0.g0 = true;
+  m->g0.on_cpu = 1;
+  m->g0.state = GState::kRunning;
+  FetchAddRelaxed(&sched.m_count, 1u);
+}
+
+// A detached thread of libc's making with all signals blocked and a small stack.
+bool MakeThread(void* (*start)(void*), void* arg) {
+  pthread_attr_t attr;
+  pthread_attr_init(&attr);
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attr, kMStack);
+  world::SignalsOff off;
+  pthread_t id;
+  int error = real::pthread_create(&id, &attr, start, arg);
+  pthread_attr_destroy(&attr);
+  return error == 0;
+}
+
+void* SysmonThread(void*) {
+  if (world::publishing) {
+    Addr low, high;
+    BoundsOfOwnStack(&low, &high);
+    world::ThreadStarted(low, high);
+  }
+  pattern_error = TakePattern();
+  StoreRelease(&pattern_taken, 1u);  // pairs: StartSysmon
+  plat::FutexWake(&pattern_taken, 1);
+  if (pattern_error != nullptr) return nullptr;
+  RunSysmon();
+}
+
+const char* StartSysmon() {
+  if (!MakeThread(SysmonThread, nullptr)) return "no thread can be made";
+  while (LoadAcquire(&pattern_taken) == 0) plat::FutexWait(&pattern_taken, 0);  // pairs: above
+  return pattern_error;
+}
+
+bool MakePs(uint32_t n) {
+  auto* memory = static_cast<P*>(plat::MapPages(AlignUp(n * sizeof(P), kOsPageSize)));
+  if (memory == nullptr) return false;
+  for (uint32_t i = 0; i < n; ++i) {
+    memory[i].id = i;
+    sched.ps[i] = &memory[i];
+    if (i > 0) PutIdleP(&memory[i]);
+  }
+  sched.procs = n;
+  return true;
+}
+
+void RunFirstM(void* arg) {
+  auto* m = static_cast<M*>(arg);
+  FinishSwitch(&m->g0);
+  RunM(m);
+}
+
+// The calling main thread becomes the main G.
+bool AdoptMain() {
+  M* m = &first_m;
+  InitM(m);
+  // g0 of this M gets a stack and a block from a slot, which is never used for a thread.
+  G* slot = TakeSlot(SlotShiftFor(kMStack));
+  if (slot == nullptr || !MakeBlock(slot)) return false;
+  ForgetThread(slot);
+  G* g0 = &m->g0;
+  g0->fs = slot->fs;
+  g0->words = slot->words;
+  g0->stack_low = SlotBase(slot);
+  g0->stack_high = AlignDown(slot->fs + kPthreadSize - BlockSize(), 64);
+  *g0->words = {};
+  g0->words->mcache = &heap::empty_mcache;
+  g0->words->self = g0;
+  g0->words->busy = g0->words->in_sched = 1;
+  g0->on_cpu = 0;
+  g0->sp = plat::MakeContext(g0->stack_high, RunFirstM, m);
+
+  G* g = &main_g;
+  g->main = true;
+  g->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
+  g->words = &heap::thread_words;
+  g->m = m;
+  g->on_cpu = 1;
+  g->state = GState::kRunning;
+  g->tid = m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
+  g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
+  g->mask = m->mask = world::CurrentSignalMask();
+  m->block = g->fs;
+  m->cur = g;
+  m->record = static_cast<world::Record*>(heap::thread_words.record);
+  if (m->record != nullptr) {
+    g->stack_low = m->record->own_low;
+    g->stack_high = m->record->own_low + m->record->own_size;
+    // The bounds of what runs change from now on; the mapping is a root as a whole.
+    m->record->stack_low = m->record->stack_high = 0;
+  }
+  LinkM(m);
+  P* p = sched.ps[0];
+  p->m = m;
+  m->p = p;
+  p->status = PStatus(m->id, kPRunning);
+  heap::thread_words.self = g;
+  heap::thread_words.g = g;
+  return true;
+}
+
+const char* Start() {
+  if (!plat::CanSwitch()) return "the kernel does not permit the fsgsbase instructions";
+  if (const char* why = CheckLibc()) return why;
+  sched.next_goid = 1;
+  sched.last_poll = plat::NowNs();
+  if (!MakePs(static_cast<uint32_t>(Min(static_cast<size_t>(wanted_procs), kMaxProcs)))) {
+    return "out of memory";
+  }
+  if (const char* why = StartSysmon()) return why;
+  bool is_main = plat::Syscall(__NR_gettid) == plat::Syscall(__NR_getpid);
+  sched.gcount = 1;
+  if (is_main) {
+    if (!AdoptMain()) return "out of memory";
+  } else {
+    PutIdleP(sched.ps[0]);
+  }
+  StoreRelease(&active, 1u);  // pairs: Active
+  return nullptr;
+}
+
+}  // namespace
+
+void Configure(int procs) { wanted_procs = procs; }
+
+bool StartScheduler() {
+  if (Active()) return true;
+  if (wanted_procs == 0 || LoadRelaxed(&refused)) return false;
+  sync::MutexLock hold(start_lock);
+  if (Active()) return true;
+  if (refused) return false;
+  const char* why = Start();
+  if (why != nullptr) Refuse(why);
+  return why == nullptr;
+}
+
+bool NewM() {
+  if (LoadRelaxed(&sched.m_count) >= kMaxMs) {
+    constexpr char kText[] = "undergo: program exceeds 10000-thread limit\n";
+    plat::LogWrite(kText, sizeof kText - 1);
+    Fatal("thread exhaustion", __FILE__, __LINE__);
+  }
+  auto* m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
+  if (m == nullptr) return false;
+  InitM(m);
+  if (MakeThread(MMain, m)) return true;
+  FetchAddRelaxed(&sched.m_count, ~0u);
+  plat::Unmap(reinterpret_cast<Addr>(m), AlignUp(sizeof(M), kOsPageSize));
+  return false;
+}
+
+}  // namespace undergo::sched

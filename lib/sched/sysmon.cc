@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// sysmon: a thread without a P that looks at all Ps every 20 us to 10 ms.
+//
+//  * A P whose M has been in a blocking call for a whole look is taken away, at once if there is
+//    work for it, after 10 ms anyway.
+//  * A P whose M runs the same G for long, while others wait: if the M's CPU clock has moved, the G
+//    computes and is preempted after 10 ms. If it has not, the M waits in the kernel without our
+//    knowing (stdio, the resolver, an inline futex): its P is taken, and it finds out when it comes
+//    back. A signal would end its system call early.
+//  * Ms are made here, because it may take libc's locks (sched/start.cc).
+//  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
+//
+// It sleeps for 20 us, after 50 looks without a find twice as long each time, up to 10 ms. When all
+// Ps have been idle for a second it sleeps until one is taken.
+// Source: Go's sysmon and retake in runtime/proc.go.
+#include "sched/sysmon.h"
+
+#include <time.h>
+
+#include "plat/clock.h"
+#include "plat/futex.h"
+#include "sched/netpoll.h"
+#include "sched/preempt.h"
+#include "world/blocked_call.h"
+#include "world/world.h"
+
+namespace undergo::sched {
+
+namespace {
+
+constexpr uint64_t kSlice = 10'000'000;        // ns
+constexpr uint64_t kBlockedAfter = 1'000'000;  // ns without CPU time
+constexpr uint64_t kShortest = 20'000, kLongest = 10'000'000;
+constexpr uint32_t kQuietLooks = 50;
+constexpr uint32_t kIdleLooks = 100;  // of kLongest
+
+// Of sched.sysmon_wake.
+enum Wake : uint32_t { kAwake, kAsleep, kCalled };
+
+uint64_t CpuClock(int tid) {
+  auto clock = static_cast<clockid_t>(~static_cast<uint32_t>(tid) << 3 | 6);  // of one thread
+  struct timespec t;
+  if (plat::IsError(plat::Syscall(__NR_clock_gettime, clock, &t))) return 0;
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+bool WorkWaits(const P* p) { return !RunqEmpty(p) || LoadRelaxed(&sched.global.size) != 0; }
+
+bool Take(P* p, uint32_t status) {
+  if (!CasAcqRel(&p->status, &status, PStatus(0, kPSched))) return false;  // pairs: EnterSched
+  HandOffP(p);
+  return true;
+}
+
+// Whether it did something.
+bool LookAtCall(P* p, uint32_t status, uint64_t now) {
+  if (p->seen_call_tick != LoadRelaxed(&p->call_tick)) {
+    p->seen_call_tick = LoadRelaxed(&p->call_tick);
+    p->seen_since = now;
+    return false;
+  }
+  bool others = LoadRelaxed(&sched.spinning) + LoadRelaxed(&sched.idle_p_count) != 0;
+  if (!WorkWaits(p) && others && now - p->seen_since < kSlice) return false;
+  return Take(p, status);
+}
+
+bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
+  M* m = p->m;
+  if (m == nullptr) return false;
+  uint32_t tick = LoadRelaxed(&p->tick);
+  if (p->seen_tick != tick) {
+    p->seen_tick = tick;
+    p->seen_since = now;
+    p->seen_cpu = 0;
+    return false;
+  }
+  uint64_t ran = now - p->seen_since;
+  if (ran < kBlockedAfter || !WorkWaits(p)) return false;
+  uint64_t cpu = CpuClock(m->tid);
+  if (p->seen_cpu == 0) {
+    p->seen_cpu = cpu;
+    p->seen_at = now;
+    return false;
+  }
+  if (now - p->seen_at < kBlockedAfter) return false;
+  bool computes = cpu != p->seen_cpu;
+  p->seen_cpu = cpu;
+  p->seen_at = now;
+  if (!computes) {
+    StoreRelaxed(&m->lost, 1u);
+    m->lost_at = now;
+    return Take(p, status);
+  }
+  if (ran < kSlice) return false;
+  p->seen_since = now;
+  Preempt(m);
+  return true;
+}
+
+bool Retake(uint64_t now) {
+  bool did = false;
+  for (uint32_t i = 0; i < sched.procs; ++i) {
+    P* p = sched.ps[i];
+    uint32_t status = LoadAcquire(&p->status);  // pairs: EnterCall, LeaveSched
+    if ((status & 3) == kPSyscall) did |= LookAtCall(p, status, now);
+    if ((status & 3) == kPRunning) did |= LookAtRunning(p, status, now);
+  }
+  // An M whose P was taken while it seemed blocked, and that computes: one too many runs.
+  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
+    if (LoadRelaxed(&m->lost) == 0 || now - m->lost_at < kSlice) continue;
+    m->lost_at = now;
+    Preempt(m);
+  }
+  return did;
+}
+
+bool MakeMs() {
+  if (ExchangeAcqRel(&sched.wanted_ms, 0u) == 0) return false;  // pairs: WantM
+  if (!NewM()) StoreRelaxed(&sched.wanted_ms, 1u);              // again later
+  return true;
+}
+
+void Overdue(uint64_t now) {
+  if (LoadRelaxed(&sched.last_poll) == 0) return;  // somebody waits for all of it
+  for (uint32_t i = 0; i < sched.procs; ++i) {
+    uint64_t when = sched.ps[i]->timers.Nearest();
+    if (when == 0 || when > now) continue;
+    GQueue ready;
+    sched.ps[i]->timers.Run(now, &ready);
+    if (ready.head != nullptr) MakeRunnableGlobally(&ready);
+  }
+  uint64_t polled = LoadRelaxed(&sched.last_poll);
+  if (!NetpollActive() || polled == 0 || now - polled < kSlice) return;
+  GQueue ready;
+  Netpoll(0, &ready);
+  if (ready.head != nullptr) MakeRunnableGlobally(&ready);
+}
+
+void Sleep(uint64_t ns, bool deep) {
+  bool publish = world::publishing;
+  uint32_t awake = kAwake;
+  if (!CasAcqRel(&sched.sysmon_wake, &awake, kAsleep)) {  // pairs: WakeSysmon
+    StoreRelaxed(&sched.sysmon_wake, uint32_t{kAwake});
+    return;
+  }
+  StoreRelaxed(&sched.sysmon_deep, deep ? 1u : 0u);
+  if (publish) world::EnterBlocked();
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: PopIdlePLocked
+  bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
+  if (!deep || all_idle) {
+    if (deep) {
+      plat::FutexWait(&sched.sysmon_wake, kAsleep);
+    } else {
+      plat::FutexWaitFor(&sched.sysmon_wake, kAsleep, ns);
+    }
+  }
+  StoreRelaxed(&sched.sysmon_deep, 0u);
+  if (publish) world::LeaveBlocked();
+  ExchangeAcqRel(&sched.sysmon_wake, uint32_t{kAwake});  // pairs: WakeSysmon
+}
+
+}  // namespace
+
+void WakeSysmon() {
+  uint32_t before = ExchangeAcqRel(&sched.sysmon_wake, uint32_t{kCalled});  // pairs: Sleep
+  if (before == kAsleep) plat::FutexWake(&sched.sysmon_wake, 1);
+}
+
+void RunSysmon() {
+  uint64_t pause = kShortest;
+  uint32_t quiet = 0, idle = 0;
+  for (;;) {
+    bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
+    idle = all_idle && pause == kLongest ? idle + 1 : 0;
+    Sleep(pause, idle > kIdleLooks && NearestDeadline() == 0);
+    uint64_t now = plat::NowNs();
+    bool did = MakeMs();
+    did |= Retake(now);
+    Overdue(now);
+    if (did) {
+      quiet = 0;
+      pause = kShortest;
+    } else if (++quiet > kQuietLooks && pause < kLongest) {
+      pause = Min(pause * 2, kLongest);
+    }
+  }
+}
+
+}  // namespace undergo::sched

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The watchdog: takes Ps from Ms that are stuck in the kernel, preempts, makes Ms.
+#pragma once
+
+#include "sched/sched.h"
+
+namespace undergo::sched {
+
+// The body of sysmon's thread.
+[[noreturn]] void RunSysmon();
+
+}  // namespace undergo::sched

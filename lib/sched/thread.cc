@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Begin and end of threads.
+//
+// A thread's first instruction is in Begin, on a stack whose top holds its glibc block. It does
+// what glibc's start_thread does: the landing place for pthread_exit and cancellation, the
+// program's routine, destructors of thread-local variables and keys. Then it announces its end and
+// is never switched to again. Whoever takes its slot next waits until its M has left the stack.
+//
+// Join: `joiner` is null, the Waiter of the thread that joins, or Ended(). Each change is a
+// compare-and-swap or an exchange, so that end and join meet exactly once. A slot is free when its
+// thread has ended and was joined, or was detached.
+#include "sched/thread.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "heap/mcache.h"
+#include "plat/context.h"
+#include "sched/park.h"
+#include "sched/sched.h"
+#include "sched/stack.h"
+#include "sched/tcb.h"
+#include "world/record.h"
+
+namespace undergo::sched {
+
+constinit G main_g = {};
+
+namespace {
+
+constexpr uint32_t kFreePerP = 64;
+constexpr size_t kMinStack = 16 * kKiB;
+inline Waiter* Ended() { return reinterpret_cast<Waiter*>(1); }  // the thread is over
+
+enum Detached : uint32_t { kJoinable, kDetached, kJoined };
+
+// --- slots ---
+
+G* TakeG(uint32_t shift) {
+  if (G* self = Current(); self != nullptr) {
+    P* p = EnterSched(self);
+    G* g = p != nullptr ? p->free_gs : nullptr;
+    if (g != nullptr && g->slot_shift == shift) {
+      p->free_gs = g->next;
+      p->free_count--;
+    } else {
+      g = nullptr;
+    }
+    LeaveSched(self);
+    if (g != nullptr) return g;
+  }
+  return TakeSlot(shift);
+}
+
+void AwaitStackLeft(G* g) {
+  while (LoadAcquire(&g->on_cpu) != 0) CpuRelax();  // pairs: FinishSwitch
+}
+
+// --- the thread itself ---
+
+// Slots on their way back to their P, or to all. In the scheduler.
+void PutFree(P* p, G* g) {
+  ForgetThread(g);
+  g->state = GState::kIdle;
+  bool fits = p != nullptr && !g->user_stack && p->free_count < kFreePerP &&
+              (p->free_gs == nullptr || p->free_gs->slot_shift == g->slot_shift);
+  if (!fits) return GiveSlot(g);
+  g->next = p->free_gs;
+  p->free_gs = g;
+  p->free_count++;
+}
+
+void Recycle(G* g) {
+  G* self = Current();
+  P* p = self != nullptr ? EnterSched(self) : nullptr;
+  PutFree(p, g);
+  if (self != nullptr) LeaveSched(self);
+}
+
+// Whoever makes this change frees the slot.
+bool ClaimEnded(G* g) {
+  uint32_t detached = kDetached;
+  return CasAcqRel(&g->detached, &detached, kJoined);  // pairs: itself
+}
+
+// The last thing a thread does.
+[[noreturn]] void End(G* g) {
+  if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) exit(0);
+  P* p = EnterSched(g);
+  g->state = GState::kDead;
+  auto* joiner = static_cast<Waiter*>(ExchangeAcqRel(&g->joiner, static_cast<void*>(Ended())));
+  // From here on the slot may be free; it is not reused before on_cpu falls.
+  if (joiner != nullptr) joiner->EndInScheduler(p);
+  if (ClaimEnded(g) && !g->main) PutFree(p, g);
+  Schedule(g);
+  __builtin_unreachable();
+}
+
+void Run(G* g) {
+  __pthread_unwind_buf_t landing;
+  int landed = __sigsetjmp(reinterpret_cast<struct __jmp_buf_tag*>(&landing.__cancel_jmp_buf), 0);
+  if (landed != 0) return;  // pthread_exit or cancelled: the result is set
+  __pthread_register_cancel(&landing);
+  if (g->c11) {
+    auto start = reinterpret_cast<int (*)(void*)>(reinterpret_cast<Addr>(g->start));
+    *ResultField(g->fs) = reinterpret_cast<void*>(static_cast<intptr_t>(start(g->arg)));
+  } else {
+    *ResultField(g->fs) = g->start(g->arg);
+  }
+}
+
+void Begin(void* arg) {
+  auto* g = static_cast<G*>(arg);
+  FinishSwitch(g);
+  LeaveSched(g);
+  InitLibcOnThread();
+  Run(g);
+  RunDestructors();
+  End(g);
+}
+
+// --- making one ---
+
+void SetBounds(G* g, const ThreadRequest& r) {
+  g->user_stack = r.stack != 0;
+  if (g->user_stack) {
+    g->stack_low = r.stack;
+    g->stack_high = AlignDown(r.stack + r.stack_size, 16);
+    g->stack_size = r.stack_size;
+    return;
+  }
+  g->stack_low = SlotBase(g) + g->guard_size;
+  g->stack_high = AlignDown(g->fs + kPthreadSize - BlockSize(), 64);
+  g->stack_size = size_t{1} << g->slot_shift;
+}
+
+void Fill(G* g, const ThreadRequest& r) {
+  g->start = r.start;
+  g->arg = r.arg;
+  g->c11 = r.c11;
+  g->detached = r.detached ? kDetached : kJoinable;
+  g->joiner = nullptr;
+  g->policy = r.policy;
+  g->priority = r.priority;
+  g->wake = 0;
+  g->interrupts = 0;
+  g->pending = 0;
+  g->preempt = 0;
+  g->nice = 0;
+  g->name[0] = '\0';
+  g->cpu_ns = 0;
+  g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
+  SetBounds(g, r);
+  DescribeThread(g);
+  heap::ThreadWords* w = g->words;
+  *w = {};
+  w->mcache = &heap::empty_mcache;
+  w->busy = w->in_sched = 1;  // until Begin
+  w->g = w->self = g;
+  g->sp = plat::MakeContext(g->stack_high, Begin, g);
+}
+
+}  // namespace
+
+int CreateThread(pthread_t* id, const ThreadRequest& r) {
+  // The program's own stack holds no block of ours: a small slot does.
+  uint32_t shift = SlotShiftFor(r.stack != 0 ? kMinStack : r.stack_size);
+  G* g = shift == 0 ? nullptr : TakeG(shift);
+  if (g == nullptr) return EAGAIN;
+  AwaitStackLeft(g);
+  if (!MakeBlock(g) || !SetGuard(g, r.stack != 0 ? 0 : r.guard_size)) {
+    GiveSlot(g);
+    return EAGAIN;
+  }
+  Fill(g, r);
+  G* self = Current();
+  g->mask = self != nullptr ? self->mask : world::CurrentSignalMask();
+  FetchAddRelaxed(&sched.gcount, 1u);
+  *id = IdOf(g);
+  MakeReady(g, true);
+  return 0;
+}
+
+G* Find(pthread_t id) {
+  if (!Active()) return nullptr;
+  G* g = id == main_g.fs ? &main_g : SlotOf(id, kPthreadSize);
+  return g != nullptr && *TidField(g->fs) > 0 ? g : nullptr;
+}
+
+G* FindByTid(int tid) {
+  if (!Active()) return nullptr;
+  if (tid == main_g.tid) return &main_g;
+  for (G* g = FirstSlot(); g != nullptr; g = g->all_next) {
+    if (g->tid == tid && g->fs != 0 && LoadRelaxed(TidField(g->fs)) == tid) return g;
+  }
+  return nullptr;
+}
+
+int Join(G* g, void** result, uint64_t deadline, bool try_only) {
+  if (g == Self()) return EDEADLK;
+  if (LoadAcquire(&g->detached) != kJoinable) return EINVAL;         // pairs: Detach
+  if (try_only && LoadAcquire(&g->joiner) != Ended()) return EBUSY;  // pairs: End
+  for (;;) {
+    Waiter w(WaitReason::kJoin);
+    w.Arm();
+    void* none = nullptr;
+    if (CasAcqRel(&g->joiner, &none, static_cast<void*>(&w))) {  // pairs: End
+      Wake why = w.Wait(deadline, true);
+      if (why != Wake::kReady) {
+        void* mine = &w;
+        if (CasAcqRel(&g->joiner, &mine, nullptr)) {  // pairs: End
+          return why == Wake::kTimeout ? ETIMEDOUT : EINTR;
+        }
+        // It has ended meanwhile.
+      }
+      break;
+    }
+    w.Disarm();
+    if (none == Ended()) break;
+    return EINVAL;  // somebody else joins it
+  }
+  uint32_t joinable = kJoinable;
+  if (!CasAcqRel(&g->detached, &joinable, kJoined)) return EINVAL;  // pairs: Detach
+  if (result != nullptr) *result = *ResultField(g->fs);
+  if (!g->main) Recycle(g);
+  return 0;
+}
+
+int Detach(G* g) {
+  uint32_t joinable = kJoinable;
+  if (!CasAcqRel(&g->detached, &joinable, kDetached)) return EINVAL;  // pairs: End, Join
+  // It may have ended already.
+  if (LoadAcquire(&g->joiner) == Ended() && ClaimEnded(g) && !g->main) Recycle(g);  // pairs: End
+  return 0;
+}
+
+uint32_t ThreadCount() { return LoadRelaxed(&sched.gcount); }
+
+void ForEachThread(void (*visit)(void* context, G* g), void* context) {
+  if (!Active()) return;
+  if (main_g.state != GState::kDead) visit(context, &main_g);
+  for (G* g = FirstSlot(); g != nullptr; g = g->all_next) {
+    if (g->fs != 0 && LoadRelaxed(TidField(g->fs)) > 0) visit(context, g);
+  }
+}
+
+void EndMain() {
+  RunDestructors();
+  End(&main_g);
+}
+
+}  // namespace undergo::sched
