@@ -411,6 +411,8 @@ void AfterFailure() {
 
 void RunCycle(uint32_t why) {
   StoreRelaxed(&c.busy, 1u);
+  // A child forked in the middle of a sweep: what is unswept must not see marks of a new cycle.
+  if (LoadRelaxed(&heap::gc_heap.unswept)) SweepAll();
   PrepareAssistants();
   uint64_t live = LiveBytes();
   BeginCycle(why, live);
@@ -564,10 +566,7 @@ void AfterForkInChild() {
   c.free_assistants = LowMask(kAssistants);
   c.cycle.AfterForkInChild();
   if (!heap::gc_heap.unswept) return;
-  // Spans that a thread of the parent was sweeping: what it had not freed stays.
-  heap::ForEachSpan([](heap::Span* s) {
-    if (s->sweepgen == heap::heap_sweepgen - 1) s->sweepgen = heap::heap_sweepgen;
-  });
+  heap::ForEachSpan([](heap::Span* s) { heap::KeepHalfSwept(s); });
 }
 
 }  // namespace undergo::gc

@@ -269,6 +269,12 @@ size_t SweepLarge(Span* s) {
   return size;
 }
 
+void KeepHalfSwept(Span* s) {
+  if (s->sweepgen != heap_sweepgen - 1) return;
+  if (s->state != SpanState::kLarge) KeepAll(s);
+  s->sweepgen = heap_sweepgen;
+}
+
 void EnsureSweptSlow(Span* s) {
   SweepSpan(s);
   uint32_t goal = LoadRelaxed(&heap_sweepgen);

@@ -105,6 +105,8 @@ void GcLargeChanged(Span* s, size_t before, size_t after);
 
 // Prepares the marks of a span for a mark phase: free slots need no visit.
 void ResetMarks(Span* s);
+// In a forked child: a span that a thread of the parent was sweeping keeps all that was not freed.
+void KeepHalfSwept(Span* s);
 // After a mark phase that was given up: all objects of the span count as live. Returns their bytes.
 size_t RecountMarks(Span* s);
 
