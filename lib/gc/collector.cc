@@ -25,6 +25,7 @@
 #include "plat/log.h"
 #include "plat/thread.h"
 #include "plat/vm.h"
+#include "world/foreign.h"
 #include "world/world.h"
 
 namespace undergo::gc {
@@ -108,6 +109,14 @@ void UpdateTrigger() {
 void CoordinatorMain(void*);
 
 void RequestCycle(uint32_t why) {
+  switch (world::WhoseMemory()) {
+    case world::Whose::kOurs: break;
+    case world::Whose::kCopy:
+      world::AfterForkInChild();
+      AfterForkInChild();
+      break;
+    case world::Whose::kForeign: return world::NoteForeign();
+  }
   if ((FetchOrAcqRel(&c.requests, why) & why) == why) return;  // pairs: CoordinatorMain
   plat::FutexWake(&c.requests, 1);
   uint32_t none = 0;

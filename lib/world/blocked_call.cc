@@ -12,6 +12,7 @@
 
 #include "plat/futex.h"
 #include "plat/syscall.h"
+#include "world/foreign.h"
 #include "world/stop.h"
 #include "world/world.h"
 
@@ -91,6 +92,7 @@ void LeaveBlocked() {
 
 void EnablePublishing() {
   RecordMainThread();
+  MarkOwnMemory();
   publishing = true;
 }
 

@@ -40,6 +40,7 @@
 #include "plat/maps.h"
 #include "plat/syscall.h"
 #include "plat/thread.h"
+#include "world/foreign.h"
 #include "world/world.h"
 
 extern "C" {
@@ -271,7 +272,8 @@ StopResult StopTheWorld(uint64_t budget_ns) {
   UNDERGO_CHECK(tracking);
   uint64_t start = NowNs();
   uint64_t deadline = start + budget_ns;
-  if (process_id != plat::Syscall(__NR_getpid)) AfterForkInChild();
+  if (WhoseMemory() == Whose::kCopy) AfterForkInChild();
+  if (ForeignLives()) return StopResult::kGaveUp;
   if (!LockRecords(deadline)) return StopResult::kGaveUp;
   stopper_tid = static_cast<int>(plat::Syscall(__NR_gettid));
   if (EnsureHandler()) {
@@ -373,6 +375,7 @@ void AfterForkInChild() {
   for (int& w : workers) w = 0;
   plat::ForgetOwnThreads();
   ResetRecords();
+  if (publishing) MarkOwnMemory();
 }
 
 }  // namespace undergo::world
