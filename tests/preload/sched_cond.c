@@ -13,6 +13,8 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static pthread_mutex_t checks = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static pthread_mutex_t* guard = &mutex;
 static int waiting, tokens, woken;
 
 static void MakeCond(pthread_cond_t* c, clockid_t clock, int shared) {
@@ -67,23 +69,23 @@ static void Timeouts(const char* name) {
 }
 
 static void* TakesToken(void* arg) {
-  pthread_mutex_lock(&mutex);
+  pthread_mutex_lock(guard);
   waiting++;
-  while (tokens == 0) CHECK_EQ(pthread_cond_wait(&cond, &mutex), 0);
+  while (tokens == 0) CHECK_EQ(pthread_cond_wait(&cond, guard), 0);
   tokens--;
   woken++;
-  pthread_mutex_unlock(&mutex);
+  CHECK_EQ(pthread_mutex_unlock(guard), 0);
   return arg;
 }
 static int Locked(int* p) {
-  pthread_mutex_lock(&mutex);
+  pthread_mutex_lock(guard);
   int v = *p;
-  pthread_mutex_unlock(&mutex);
+  pthread_mutex_unlock(guard);
   return v;
 }
 // A signal wakes at least one, a broadcast all; a signal without a waiter is nothing.
-static void Wakes(const char* name) {
-  (void)name;
+static void WakesOver(pthread_mutex_t* m) {
+  guard = m;
   enum { kWaiters = 200 };
   CHECK_EQ(pthread_cond_signal(&cond), 0);
   CHECK_EQ(pthread_cond_broadcast(&cond), 0);
@@ -92,19 +94,25 @@ static void Wakes(const char* name) {
   for (int i = 0; i < kWaiters; i++) t[i] = Start(TakesToken, NULL);
   EVENTUALLY(Locked(&waiting) == kWaiters);
   for (int i = 1; i <= 50; i++) {
-    pthread_mutex_lock(&mutex);
+    pthread_mutex_lock(guard);
     tokens++;
     if (i % 2) pthread_cond_signal(&cond);
-    pthread_mutex_unlock(&mutex);
+    pthread_mutex_unlock(guard);
     if (i % 2 == 0) pthread_cond_signal(&cond);
     EVENTUALLY(Locked(&woken) == i);
   }
-  pthread_mutex_lock(&mutex);
+  pthread_mutex_lock(guard);
   tokens = kWaiters - 50;
   pthread_cond_broadcast(&cond);
-  pthread_mutex_unlock(&mutex);
+  pthread_mutex_unlock(guard);
   for (int i = 0; i < kWaiters; i++) Join(t[i]);
   CHECK_EQ(woken, kWaiters);
+}
+
+static void Wakes(const char* name) {
+  (void)name;
+  WakesOver(&checks);
+  WakesOver(&mutex);
 }
 
 // A bounded queue between producers and consumers; each item arrives once. Some waits have a

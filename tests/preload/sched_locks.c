@@ -168,6 +168,7 @@ static void Barriers(const char* name) {
 // More spinners than CPUs: an owner that was interrupted must run again.
 static pthread_spinlock_t spin;
 static long spun;
+static volatile int spin_inside;
 static void* Spins(void* arg) {
   for (int i = 0; i < 5000; i++) {
     if (i % 7 == 0) {
@@ -175,7 +176,11 @@ static void* Spins(void* arg) {
     } else {
       CHECK_EQ(pthread_spin_lock(&spin), 0);
     }
+    CHECK_EQ(spin_inside++, 0);
+    for (volatile int k = 0; k < 30; k++) {
+    }
     spun++;
+    spin_inside--;
     if (i % 1000 == 0) sched_yield();
     CHECK_EQ(pthread_spin_unlock(&spin), 0);
   }
