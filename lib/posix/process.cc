@@ -10,6 +10,7 @@
 #include "heap/registry.h"
 #include "plat/real.h"
 #include "posix/posix.h"
+#include "sched/fork.h"
 #include "world/record.h"
 #include "world/world.h"
 
@@ -38,7 +39,13 @@ void OnThreadAttached() {
   pthread_setspecific(exit_key, reinterpret_cast<void*>(1));
 }
 
+void BeforeFork() {
+  sched::NoteFork();
+  heap::LockAllForFork();
+}
+
 void InForkedChild() {
+  sched::AfterForkInChild();
   world::AfterForkInChild();
   gc::AfterForkInChild();
   heap::ResetAllInChild();
@@ -55,7 +62,7 @@ void BeforeLimit(int what, const Limit* limit) {
 }  // namespace
 
 void InstallForkHandlers() {
-  int error = pthread_atfork(heap::LockAllForFork, heap::UnlockAllInParent, InForkedChild);
+  int error = pthread_atfork(BeforeFork, heap::UnlockAllInParent, InForkedChild);
   UNDERGO_CHECK(error == 0);
 }
 
@@ -69,6 +76,30 @@ void InstallThreadExitHook() {
 
 void WatchThreadExit() {
   if (heap::on_thread_attached != nullptr) OnThreadAttached();
+}
+
+// Runs no fork handlers. It may be called in a signal handler, which may have interrupted who holds
+// the locks.
+pid_t _Fork() {
+  if (real::_Fork == nullptr) real::Resolve();
+  heap::ThreadWords& words = heap::thread_words;
+  bool lock = words.busy == 0;
+  if (lock) {
+    BeforeFork();
+  } else {
+    words.busy++;
+    words.in_mheap++;
+  }
+  pid_t pid = real::_Fork();
+  if (pid == 0) {
+    InForkedChild();
+  } else if (lock) {
+    heap::UnlockAllInParent();
+  } else {
+    words.in_mheap--;
+    heap::EndBusy();
+  }
+  return pid;
 }
 
 int setrlimit(__rlimit_resource_t what, const struct rlimit* limit) {

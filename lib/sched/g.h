@@ -105,6 +105,9 @@ struct G {
   void* arg;
   bool c11;  // start is a thrd_start_t
 
+  bool held;  // a child of vfork uses its stack and block, or libc changes its M's signal mask:
+              // also handlers stay on the M; written by the G itself
+
   // --- what belongs to a kernel thread elsewhere; see posix/ ---
   uint64_t mask;     // signals that the thread blocks; written by the G itself
   uint64_t pending;  // atomic; signals sent to this thread that wait (bit sig - 1)
@@ -113,7 +116,7 @@ struct G {
   int policy;        // as set, for the getters
   int priority;
   int nice;
-  char name[16];      // empty: the process's
+  char name[16];      // as PR_SET_NAME; inherited
   uint64_t cpu_ns;    // used so far, without the current slice; written at switch
   uint64_t ran_from;  // CPU clock of the M when the current slice began
 };
@@ -147,6 +150,11 @@ struct GQueue {
   }
 };
 
+// active_page[0]: 1 from the first pthread_create on. The page is the word's own, and the kernel
+// clears it in every forked child (sched/fork.cc).
+extern constinit uint32_t active_page[kOsPageSize / sizeof(uint32_t)];
+inline bool Active() { return LoadAcquire(&active_page[0]) != 0; }  // pairs: StartScheduler
+
 // Makes the caller the one who ends the wait of g, if nobody has ended it: then g is the caller's
 // to make runnable.
 inline bool ClaimWake(G* g, Wake why) {
@@ -157,8 +165,9 @@ inline bool ClaimWake(G* g, Wake why) {
 // The running thread's G if it may be switched away from: null for threads that have none, for
 // pinned ones, on g0, and in a slow path of the heap or of the scheduler.
 inline G* Current() {
-  return UNDERGO_LIKELY(heap::thread_words.busy == 0) ? static_cast<G*>(heap::thread_words.g)
-                                                      : nullptr;
+  return UNDERGO_LIKELY(heap::thread_words.busy == 0 && Active())
+             ? static_cast<G*>(heap::thread_words.g)
+             : nullptr;
 }
 // The G behind the running thread block in any state; null when it is a plain thread.
 inline G* Self() { return static_cast<G*>(heap::thread_words.self); }

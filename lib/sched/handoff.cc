@@ -67,14 +67,15 @@ G* EnterLongCall() {
 }
 
 void ExitCall(G* g) {
-  if (g == nullptr) return;
+  // A handler in the call may have forked: in the child there is nothing to come back to.
+  if (g == nullptr || g->state != GState::kSyscall) return;
   g->words->g = g;
   Reenter(g);
 }
 
 G* LeaveCallEarly() {
   G* g = Self();
-  if (g == nullptr || g->g0 || g->state != GState::kSyscall) return nullptr;
+  if (g == nullptr || g->g0 || g->held || g->state != GState::kSyscall) return nullptr;
   ExitCall(g);
   return g;
 }
@@ -82,6 +83,18 @@ G* LeaveCallEarly() {
 void ReturnToCall(G* g) {
   if (g == nullptr) return;
   EnterCall();
+}
+
+G* EnterHeldCall() {
+  G* g = EnterLongCall();
+  if (g != nullptr) g->held = true;
+  return g;
+}
+
+void ExitHeldCall(G* g) {
+  if (g == nullptr) return;
+  g->held = false;
+  ExitCall(g);
 }
 
 void Pin() {

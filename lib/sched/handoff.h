@@ -20,6 +20,11 @@ void ReturnToCall(G* g);
 // As EnterCall, for calls that are known to last: the P goes to another M at once.
 G* EnterLongCall();
 
+// The same for calls whose child process borrows the caller's stack and thread block, or that change
+// the kernel's signal mask meanwhile: handlers in the call do not leave it either.
+G* EnterHeldCall();
+void ExitHeldCall(G* g);
+
 // From now on the running G keeps its kernel thread for itself and needs no P: what libc and the
 // kernel keep for each kernel thread is its own. For good. The fallback for everything that
 // a user-level thread cannot honour.

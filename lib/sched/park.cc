@@ -45,7 +45,8 @@ void Waiter::Arm() {
 
 Wake Waiter::Wait(uint64_t deadline, bool interruptible) {
   G* g = g_;
-  if (g == nullptr) return WaitInKernel(&own_, deadline);
+  // A handler may have forked since g_ was read; then nobody will run anything else.
+  if (g == nullptr || UNDERGO_UNLIKELY(g->m == nullptr)) return WaitInKernel(word(), deadline);
   P* p = EnterSched(g);
   bool timed = deadline != kNever;
   if (timed) {

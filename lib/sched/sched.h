@@ -34,10 +34,6 @@ struct Sched {
 };
 extern constinit Sched sched;
 
-// 1 from the first pthread_create on.
-extern constinit uint32_t active;
-inline bool Active() { return UNDERGO_UNLIKELY(LoadAcquire(&active) != 0); }  // pairs: Start
-
 // --- schedule.cc ---
 
 // From here to LeaveSched the running G stays on its M; handlers of the program and stops of the
@@ -78,8 +74,11 @@ extern constinit SchedEndHook on_sched_end;
 
 // --- start.cc ---
 
+extern constinit sync::Mutex start_lock;
 // Makes one more M, for sysmon.
 bool NewM();
 void WakeSysmon();
+// Where the memory of an M goes that is no more.
+void GiveM(M* m);
 
 }  // namespace undergo::sched

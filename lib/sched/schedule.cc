@@ -33,7 +33,6 @@
 namespace undergo::sched {
 
 constinit Sched sched = {};
-constinit uint32_t active = 0;
 constinit SchedEndHook on_sched_end = nullptr;
 
 namespace {
@@ -302,7 +301,12 @@ G* FindRunnable(M* m) {
   for (;;) {
     P* p = m->p;
     if (p == nullptr) {
-      StopM(m);
+      // A new M was made because there is work; one that lost its P may find some as well.
+      if (AnyWork() && (p = TakeIdleP()) != nullptr) {
+        HoldP(m, p, kPSched);
+      } else {
+        StopM(m);
+      }
       continue;
     }
     RunTimers(p, p);

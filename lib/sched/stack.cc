@@ -160,6 +160,19 @@ void SlotRange(Addr* low, Addr* high) {
   *high = LoadRelaxed(&range_high);
 }
 
-void StacksAfterFork() { lock.ResetAfterFork(); }
+void DropSlots(const G* kept) {
+  lock.ResetAfterFork();
+  for (G*& list : free_slots) list = nullptr;
+  for (G* g = all_slots; g != nullptr; g = g->all_next) {
+    if (g == kept) continue;
+    G fresh = {};
+    fresh.slot_shift = g->slot_shift;
+    fresh.guard_size = g->guard_size;
+    fresh.all_next = g->all_next;
+    fresh.next = free_slots[g->slot_shift];
+    *g = fresh;
+    free_slots[g->slot_shift] = g;
+  }
+}
 
 }  // namespace undergo::sched

@@ -21,8 +21,8 @@ inline constexpr uint32_t kMaxSlotShift = 37;
 // The slot size for a stack of so many bytes, thread block and guard included; 0: too large.
 uint32_t SlotShiftFor(size_t stack_size);
 
-// A slot of that size: recycled (its G has fs != 0), or new: zero but for its G's slot_shift. Null
-// when there is no memory. Any thread.
+// A slot of that size: recycled (its G has fs != 0), or new (its G is zero but for what this file
+// knows). Null when there is no memory. Any thread.
 G* TakeSlot(uint32_t shift);
 // The G's thread has ended and nobody will ask for it.
 void GiveSlot(G* g);
@@ -49,7 +49,7 @@ G* FirstSlot();
 // Bounds of all slots made so far; equal when there are none.
 void SlotRange(Addr* low, Addr* high);
 
-// In a forked child: whoever held the lock is gone.
-void StacksAfterFork();
+// In a forked child, before it has threads: all slots but one are as new.
+void DropSlots(const G* kept);
 
 }  // namespace undergo::sched

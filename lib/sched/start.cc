@@ -7,6 +7,8 @@
 // locks of libc, and an M that waits for one while it holds a P could wait for a G that needs that
 // P.
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -18,6 +20,7 @@
 #include "plat/log.h"
 #include "plat/real.h"
 #include "plat/vm.h"
+#include "sched/fork.h"
 #include "sched/netpoll.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
@@ -29,15 +32,18 @@
 
 namespace undergo::sched {
 
+constinit sync::Mutex start_lock;
+
 namespace {
 
 constexpr size_t kMStack = 256 * kKiB;
 
-constinit sync::Mutex start_lock;
 constinit bool refused = false;  // start_lock
 constinit int wanted_procs = 0;
 constinit M first_m = {};
-constinit uint32_t pattern_taken = 0;  // atomic futex
+constinit M* spare_ms = nullptr;      // start_lock, or sysmon: memory of Ms that are no more
+constinit bool have_pattern = false;  // start_lock
+constinit uint32_t sysmon_began = 0;  // atomic futex
 constinit const char* pattern_error = nullptr;
 
 void Refuse(const char* why) {
@@ -76,6 +82,7 @@ void* MMain(void* arg) {
     world::ThreadStarted(g0->stack_low, g0->stack_high);
     m->record = static_cast<world::Record*>(heap::thread_words.record);
   }
+  DropRseq();
   m->mask = world::CurrentSignalMask();
   g0->words = &heap::thread_words;
   g0->words->self = g0;
@@ -119,21 +126,28 @@ void* SysmonThread(void*) {
     BoundsOfOwnStack(&low, &high);
     world::ThreadStarted(low, high);
   }
-  pattern_error = TakePattern();
-  StoreRelease(&pattern_taken, 1u);  // pairs: StartSysmon
-  plat::FutexWake(&pattern_taken, 1);
-  if (pattern_error != nullptr) return nullptr;
+  if (!have_pattern) pattern_error = TakePattern();
+  bool failed = pattern_error != nullptr;
+  have_pattern = !failed;
+  StoreRelease(&sysmon_began, 1u);  // pairs: StartSysmon
+  plat::FutexWake(&sysmon_began, 1);
+  if (failed) return nullptr;
+  DropRseq();
   RunSysmon();
 }
 
 const char* StartSysmon() {
+  StoreRelaxed(&sysmon_began, 0u);
   if (!MakeThread(SysmonThread, nullptr)) return "no thread can be made";
-  while (LoadAcquire(&pattern_taken) == 0) plat::FutexWait(&pattern_taken, 0);  // pairs: above
+  while (LoadAcquire(&sysmon_began) == 0) plat::FutexWait(&sysmon_began, 0);  // pairs: above
   return pattern_error;
 }
 
 bool MakePs(uint32_t n) {
-  auto* memory = static_cast<P*>(plat::MapPages(AlignUp(n * sizeof(P), kOsPageSize)));
+  P* memory = sched.ps[0];  // of an ancestor
+  if (memory == nullptr) {
+    memory = static_cast<P*>(plat::MapPages(AlignUp(n * sizeof(P), kOsPageSize)));
+  }
   if (memory == nullptr) return false;
   for (uint32_t i = 0; i < n; ++i) {
     memory[i].id = i;
@@ -150,9 +164,11 @@ void RunFirstM(void* arg) {
   RunM(m);
 }
 
-// The calling main thread becomes the main G.
-bool AdoptMain() {
+// The running thread, the process's first one, becomes this G: main_g, or in a child of another
+// thread that thread's.
+bool Adopt(G* g) {
   M* m = &first_m;
+  *m = {};
   InitM(m);
   // g0 of this M gets a stack and a block from a slot, which is never used for a thread.
   G* slot = TakeSlot(SlotShiftFor(kMStack));
@@ -170,31 +186,40 @@ bool AdoptMain() {
   g0->on_cpu = 0;
   g0->sp = plat::MakeContext(g0->stack_high, RunFirstM, m);
 
-  G* g = &main_g;
-  g->main = true;
+  bool main = g == &main_g;
+  bool pinned = g->state == GState::kPinned;
+  g->main = main;
   g->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
   g->words = &heap::thread_words;
   g->m = m;
   g->on_cpu = 1;
-  g->state = GState::kRunning;
+  if (!pinned) g->state = GState::kRunning;
   g->tid = m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
-  g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
+  if (g->goid == 0) g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
   g->mask = m->mask = world::CurrentSignalMask();
+  plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
+  DropRseq();
   m->block = g->fs;
   m->cur = g;
   m->record = static_cast<world::Record*>(heap::thread_words.record);
   if (m->record != nullptr) {
-    g->stack_low = m->record->own_low;
-    g->stack_high = m->record->own_low + m->record->own_size;
+    if (main) {
+      g->stack_low = m->record->own_low;
+      g->stack_high = m->record->own_low + m->record->own_size;
+    }
     // The bounds of what runs change from now on; the mapping is a root as a whole.
     m->record->stack_low = m->record->stack_high = 0;
   }
   LinkM(m);
+  heap::thread_words.self = g;
   P* p = sched.ps[0];
+  if (pinned) {
+    PutIdleP(p);
+    return true;
+  }
   p->m = m;
   m->p = p;
   p->status = PStatus(m->id, kPRunning);
-  heap::thread_words.self = g;
   heap::thread_words.g = g;
   return true;
 }
@@ -202,20 +227,23 @@ bool AdoptMain() {
 const char* Start() {
   if (!plat::CanSwitch()) return "the kernel does not permit the fsgsbase instructions";
   if (const char* why = CheckLibc()) return why;
-  sched.next_goid = 1;
+  G* first = ForgetAncestor();
+  if (sched.next_goid == 0) sched.next_goid = 1;
   sched.last_poll = plat::NowNs();
   if (!MakePs(static_cast<uint32_t>(Min(static_cast<size_t>(wanted_procs), kMaxProcs)))) {
     return "out of memory";
   }
   if (const char* why = StartSysmon()) return why;
-  bool is_main = plat::Syscall(__NR_gettid) == plat::Syscall(__NR_getpid);
+  bool is_first = plat::Syscall(__NR_gettid) == plat::Syscall(__NR_getpid);
   sched.gcount = 1;
-  if (is_main) {
-    if (!AdoptMain()) return "out of memory";
+  if (is_first && first != nullptr) {
+    if (!Adopt(first)) return "out of memory";
   } else {
     PutIdleP(sched.ps[0]);
   }
-  StoreRelease(&active, 1u);  // pairs: Active
+  // Children begin without a scheduler; see sched/fork.cc.
+  plat::Syscall(__NR_madvise, &active_page[0], sizeof active_page, MADV_WIPEONFORK);
+  StoreRelease(&active_page[0], 1u);  // pairs: Active
   return nullptr;
 }
 
@@ -224,7 +252,7 @@ const char* Start() {
 void Configure(int procs) { wanted_procs = procs; }
 
 bool StartScheduler() {
-  if (Active()) return true;
+  if (UNDERGO_LIKELY(Active())) return true;
   if (wanted_procs == 0 || LoadRelaxed(&refused)) return false;
   sync::MutexLock hold(start_lock);
   if (Active()) return true;
@@ -240,13 +268,25 @@ bool NewM() {
     plat::LogWrite(kText, sizeof kText - 1);
     Fatal("thread exhaustion", __FILE__, __LINE__);
   }
-  auto* m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
-  if (m == nullptr) return false;
+  M* m = spare_ms;
+  if (m != nullptr) {
+    spare_ms = m->all_next;
+    *m = {};
+  } else {
+    m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
+    if (m == nullptr) return false;
+  }
   InitM(m);
   if (MakeThread(MMain, m)) return true;
   FetchAddRelaxed(&sched.m_count, ~0u);
-  plat::Unmap(reinterpret_cast<Addr>(m), AlignUp(sizeof(M), kOsPageSize));
+  GiveM(m);
   return false;
+}
+
+void GiveM(M* m) {
+  if (m == &first_m) return;
+  m->all_next = spare_ms;
+  spare_ms = m;
 }
 
 }  // namespace undergo::sched

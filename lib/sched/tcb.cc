@@ -107,18 +107,20 @@ struct Libc {
   void (*call_tls_dtors)();
   void (*ctype_init)();
   const Key* keys;
-  ListHead* stack_user;   // blocks on stacks of their own
-  uint32_t* stacks_lock;  // of that list, glibc's low-level lock
-  uintptr_t* in_flight;   // the list element that is being linked, for fork
-  size_t tls_size;        // static TLS and struct pthread
-  ptrdiff_t resolver;     // offset of __resp in TLS
-  ptrdiff_t words;        // offset of thread_words in TLS
+  uint32_t* thread_count;  // threads of libc's that live
+  ListHead* stack_user;    // blocks on stacks of their own
+  uint32_t* stacks_lock;   // of that list, glibc's low-level lock
+  uintptr_t* in_flight;    // the list element that is being linked, for fork
+  size_t tls_size;         // static TLS and struct pthread
+  ptrdiff_t resolver;      // offset of __resp in TLS
+  ptrdiff_t words;         // offset of thread_words in TLS
 };
 constinit Libc libc = {};
 alignas(64) constinit char pattern[kPthreadSize] = {};
 constinit Addr pattern_block = 0;
 constinit uint32_t last_tid = 0;  // atomic
 
+constexpr int kNoRseq = -2;  // RSEQ_CPU_ID_REGISTRATION_FAILED: libc asks the kernel then
 constexpr uint32_t kFirstTid = 0x400001;                // above every id that a kernel can give
 constexpr uint32_t kTidCount = 0x3fbfffff - kFirstTid;  // below the bits of a futex word
 
@@ -261,7 +263,7 @@ const char* CheckLibc() {
       !Find(&libc.init_tls, "_dl_allocate_tls_init") ||
       !Find(&libc.get_tls_info, "_dl_get_tls_static_info") ||
       !Find(&libc.call_tls_dtors, "__call_tls_dtors") || !Find(&libc.ctype_init, "__ctype_init") ||
-      !Find(&libc.keys, "__pthread_keys")) {
+      !Find(&libc.keys, "__pthread_keys") || !Find(&libc.thread_count, "__nptl_nthreads")) {
     return "this C library does not export what threads are made of";
   }
   // list, cache's list, its size, element in flight, lock
@@ -316,7 +318,7 @@ const char* TakePattern() {
   *Field<uint32_t>(p, kGscope) = 0;
   __builtin_memset(Field<char>(p, kTlsState), 0, 16);
   *Field<uint32_t>(p, kRseqStart) = 0;
-  *Field<int>(p, kRseqCpu) = -2;  // RSEQ_CPU_ID_REGISTRATION_FAILED
+  *Field<int>(p, kRseqCpu) = kNoRseq;
   *Field<uint64_t>(p, kRseqCs) = 0;
   return nullptr;
 }
@@ -356,6 +358,26 @@ void DescribeThread(G* g) {
   *Field<int>(block, kPolicy) = g->policy;
   *Field<int>(block, kPriority) = g->priority;
   if (g->detached == 1) *Field<Addr>(block, kJoinId) = block;
+}
+
+void ResetBlockList() {
+  *libc.stacks_lock = 0;
+  *libc.in_flight = 0;
+  libc.stack_user->next = libc.stack_user->prev = libc.stack_user;
+  if (*Field<bool>(OwnBlock(), kUserStack)) LinkBlock(OwnBlock());
+}
+
+bool LastOfLibc() {
+  return libc.thread_count == nullptr ||
+         __atomic_sub_fetch(libc.thread_count, 1, __ATOMIC_ACQ_REL) == 0;  // pairs: itself
+}
+
+void DropRseq() {
+  constexpr uint32_t kSize = 32, kUnregister = 1, kSignature = 0x53053053;  // as glibc registered
+  Addr block = OwnBlock();
+  plat::Syscall(__NR_rseq, block + kRseqStart, kSize, kUnregister, kSignature);
+  *Field<uint32_t>(block, kRseqStart) = 0;
+  *Field<int>(block, kRseqCpu) = kNoRseq;
 }
 
 void ForgetThread(G* g) { StoreRelease(TidField(g->fs), 0); }  // pairs: none; libc reads it

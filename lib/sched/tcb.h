@@ -20,6 +20,9 @@ inline constexpr size_t kPthreadSize = 2368;
 const char* CheckLibc();
 // The running thread, just made by libc, is the pattern for all blocks. After CheckLibc.
 const char* TakePattern();
+// The kernel forgets the running thread's rseq area, which lies in its block: blocks move from one
+// kernel thread to another.
+void DropRseq();
 
 // Bytes above the stack of a slot: static TLS and struct pthread.
 size_t BlockSize();
@@ -31,6 +34,10 @@ bool MakeBlock(G* g);
 void DescribeThread(G* g);
 // Libc's functions answer ESRCH for this thread from now on.
 void ForgetThread(G* g);
+// In a forked child that libc did not make: its list of blocks holds the running thread's alone.
+void ResetBlockList();
+// A thread of libc's ends; true for the last one.
+bool LastOfLibc();
 // First of all on the new thread.
 void InitLibcOnThread();
 // Destructors of thread-local variables and of keys, at the thread's end.

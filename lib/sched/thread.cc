@@ -14,10 +14,12 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 #include "base/assert.h"
 #include "heap/mcache.h"
 #include "plat/context.h"
+#include "sched/fork.h"
 #include "sched/park.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
@@ -87,6 +89,7 @@ bool ClaimEnded(G* g) {
 
 // The last thing a thread does.
 [[noreturn]] void End(G* g) {
+  if (!Active()) EndPlainThread();
   if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) exit(0);
   P* p = EnterSched(g);
   g->state = GState::kDead;
@@ -149,7 +152,13 @@ void Fill(G* g, const ThreadRequest& r) {
   g->pending = 0;
   g->preempt = 0;
   g->nice = 0;
-  g->name[0] = '\0';
+  // As a kernel thread it would have its maker's name.
+  G* maker = Self();
+  if (maker != nullptr) {
+    __builtin_memcpy(g->name, maker->name, sizeof g->name);
+  } else {
+    plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
+  }
   g->cpu_ns = 0;
   g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
   SetBounds(g, r);
@@ -240,7 +249,7 @@ uint32_t ThreadCount() { return LoadRelaxed(&sched.gcount); }
 
 void ForEachThread(void (*visit)(void* context, G* g), void* context) {
   if (!Active()) return;
-  if (main_g.state != GState::kDead) visit(context, &main_g);
+  if (main_g.fs != 0 && main_g.state != GState::kDead) visit(context, &main_g);
   for (G* g = FirstSlot(); g != nullptr; g = g->all_next) {
     if (g->fs != 0 && LoadRelaxed(TidField(g->fs)) > 0) visit(context, g);
   }

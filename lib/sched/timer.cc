@@ -96,7 +96,6 @@ void TimerHeap::Run(uint64_t now, GQueue* ready) {
 }
 
 void TimerHeap::ResetAfterFork() {
-  for (uint32_t i = 0; i < size_; ++i) heap_[i]->timer.index = 0;
   size_ = 0;
   nearest_ = 0;
   lock_.ResetAfterFork();

@@ -22,6 +22,7 @@ class TimerHeap {
   uint64_t Nearest() const { return LoadRelaxed(&nearest_); }
   uint32_t size() const { return LoadRelaxed(&size_); }
 
+  // The Gs in it are not looked at.
   void ResetAfterFork();
 
  private:

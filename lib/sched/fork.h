@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scheduler in a forked child. See fork.cc.
+#pragma once
+
+#include "sched/g.h"
+
+namespace undergo::sched {
+
+// Before a fork: the running M has to live as long as the process, because the kernel sends a
+// child's PR_SET_PDEATHSIG when the thread that made it ends.
+void NoteFork();
+// First of all in the child, on its thread. The scheduler does not run in it.
+void AfterForkInChild();
+
+// In Start: forgets a scheduler that ran in an ancestor. Returns the G that the running thread has
+// to become: main_g when there was none.
+G* ForgetAncestor();
+// The running thread ends as a thread of libc, in a child that made no thread since.
+[[noreturn]] void EndPlainThread();
+
+}  // namespace undergo::sched
