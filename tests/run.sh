@@ -3,10 +3,12 @@
 # Runs the test suites and prints `N passed, N failed, N skipped` as its last line.
 #
 #   tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST] [--only GLOB] [--list]
+#                [--setting KEY=VALUE]
 #
 # Suites: unit, preload (with the model test), parts (every tests/*/run.sh) and compat. Each build
 # that is there is run: build/ and build/debug/. With --so only the preload suite runs, over those
 # objects; --native runs it over the C library's malloc. BUILD=DIR names another build folder.
+# --setting adds one to the UNDERGO= of each program.
 #
 # A program of tests/preload or tests/model says in its head comment how it is to be run:
 #   // run: [name=N] [env=K=V]... [preload=PLUGIN] [exit=N] [native=no] [pace=long] [ARG]...
@@ -21,12 +23,12 @@ cd "$(dirname "$0")/.." || exit 2
 
 usage() {
   echo "usage: tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST]" \
-    "[--only GLOB] [--list]" >&2
+    "[--only GLOB] [--list] [--setting KEY=VALUE]" >&2
   exit 2
 }
 
 BUILD=${BUILD:-build}
-pace=quick only='*' native=no list=no suites='' objects=()
+pace=quick only='*' native=no list=no suites='' objects=() setting=''
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) pace=quick ;;
@@ -36,6 +38,7 @@ while [ $# -gt 0 ]; do
     --only) [ $# -gt 1 ] || usage; only=$2; shift ;;
     --suite) [ $# -gt 1 ] || usage; suites=${2//,/ }; shift ;;
     --list) list=yes ;;
+    --setting) [ $# -gt 1 ] || usage; setting=$2; shift ;;
     *) usage ;;
   esac
   shift
@@ -115,12 +118,13 @@ directive() { sed -n "1,60s,^// $2: *,,p" "$1"; }
 # One run of one program; the words of its run line are the arguments.
 run_one() { # SOURCE PROGRAM SO KIND RUNLINE
   local src=$1 program=$2 so=$3 kind=$4 line=$5
-  local name='' want=0 pattern='' extra='' words=() vars=() args=() word
+  local name='' want=0 pattern='' extra='' undergo=$setting words=() vars=() args=() word
   case $line in *stderr=*) pattern=${line#*stderr=} line=${line%%stderr=*} ;; esac
   read -ra words <<<"$line"
   for word in "${words[@]+"${words[@]}"}"; do
     case $word in
       name=*) name=${word#*=} ;;
+      env=UNDERGO=*) undergo=${word#*=*=}${setting:+,$setting} ;;
       env=*) vars+=("${word#*=}") ;;
       exit=*) want=${word#*=} ;;
       preload=*) extra=$(realpath -m "${program%/*}/plugins/${word#*=}.so") ;;
@@ -129,6 +133,7 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
       *) args+=("$word") ;;
     esac
   done
+  [ -n "$undergo" ] && vars+=("UNDERGO=$undergo")
   local base=${program##*/}
   # shellcheck disable=SC2254
   case "$base${name:+.$name}" in $only) ;; *) return ;; esac

@@ -62,6 +62,11 @@ heap::ReclaimMode ModeOf(GcMode mode) {
   return mode == GcMode::kPoison ? heap::ReclaimMode::kPoison : heap::ReclaimMode::kReclaim;
 }
 
+gc::Facility FacilityOf(TrackingMode mode) {
+  if (mode == TrackingMode::kSnapshot) return gc::Facility::kSnapshot;
+  return mode == TrackingMode::kStop ? gc::Facility::kStopped : gc::Facility::kWriteProtect;
+}
+
 void StartCollector() {
   if (options.gc == GcMode::kOff) return;
   if (posix::HasOwnMalloc()) {
@@ -83,6 +88,8 @@ void StartCollector() {
   config.check_mark = options.godebug.gccheckmark > 0;
   config.stop_the_world = options.godebug.gcstoptheworld;
   config.clobber = options.godebug.clobberfree > 0;
+  config.stress = options.stress == StressMode::kGc;
+  config.first_facility = FacilityOf(options.tracking);
   gc::Start(config);
   posix::StartModules(options.nocollect);
 }

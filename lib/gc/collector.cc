@@ -79,6 +79,7 @@ struct Collector {
   uint64_t process_start_ns = 0;
   uint64_t last_gc_ns = 0;  // end of the last cycle
   uint32_t failures = 0;
+  Facility told = Facility::kWriteProtect;  // what the trace says that is used
 };
 constinit Collector c;
 
@@ -298,7 +299,8 @@ void Trace(const CycleTimes& t, uint64_t live_at_start, uint64_t goal, uint64_t 
   line.second_stop = static_cast<int64_t>(t.stop2_ns);
   line.stop_procs = c.config.procs;
   line.assist = static_cast<int64_t>(LoadRelaxed(&c.assist_ns));
-  line.workers = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu);
+  line.workers =
+      static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu + t.copy_ns);
   line.live_at_start = live_at_start;
   line.live_at_end = t.live_at_end;
   line.marked = marked;
@@ -392,7 +394,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   c.stats.pause_total_ns += pause;
   c.stats.max_pause_ns = Max(c.stats.max_pause_ns, Max(t.stop1_ns, t.stop2_ns));
   c.stats.marked = marked;
-  c.gc_cpu_ns += plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu + c.assist_ns;
+  c.gc_cpu_ns += plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - c.start_cpu + c.assist_ns + t.copy_ns;
   uint64_t possible = (now - c.process_start_ns) * static_cast<uint64_t>(c.config.procs);
   c.stats.cpu_fraction = static_cast<double>(c.gc_cpu_ns) / static_cast<double>(possible);
   if (c.config.pacer_trace && measured) {
@@ -418,6 +420,21 @@ void AfterFailure() {
   c.failures++;
 }
 
+// In the trace, when it is another than before.
+void SayFacility() {
+  Facility f = c.cycle.facility();
+  if (f == c.told) return;
+  c.told = f;
+  if (!c.config.trace) return;
+  char line[256];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: writes are noticed by ").Str(FacilityName(f)).Str(" now");
+  const char* why = c.cycle.change_reason();
+  if (why[0] != '\0') out.Str(": ").Str(why);
+  out.Char('\n');
+  plat::LogWrite(out.text(), out.length());
+}
+
 void RunCycle(uint32_t why) {
   StoreRelaxed(&c.busy, 1u);
   // A child forked in the middle of a sweep: what is unswept must not see marks of a new cycle.
@@ -426,7 +443,9 @@ void RunCycle(uint32_t why) {
   uint64_t live = LiveBytes();
   BeginCycle(why, live);
   uint64_t goal = c.pacer.Goal(Sizes());
-  bool done = c.cycle.Run(c.config.stop_the_world != 0, c.config.procs, Throttle) == Outcome::kDone;
+  Facility first = c.config.stop_the_world != 0 ? Facility::kStopped : c.config.first_facility;
+  bool done = c.cycle.Run(first, c.config.procs, Throttle) == Outcome::kDone;
+  SayFacility();
   c.last_failed = !done;
   if (done) {
     c.failures = 0;
@@ -490,6 +509,24 @@ void ReportViolation(const char* what, Addr object, size_t size) {
   plat::LogWrite(out.text(), out.length());
 }
 
+const char* ModeName(heap::ReclaimMode mode) {
+  if (mode == heap::ReclaimMode::kReclaim) return "on";
+  return mode == heap::ReclaimMode::kReport ? "report" : "poison";
+}
+
+void SayStart(const char* kernel) {
+  bool stop = c.config.stop_the_world != 0;
+  c.told = c.cycle.Probe(stop ? Facility::kStopped : c.config.first_facility);
+  char line[256];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: collector ").Str(ModeName(c.config.mode)).Str(": writes are noticed by ");
+  out.Str(FacilityName(c.told));
+  if (c.cycle.change_reason()[0] != '\0') out.Str(" (").Str(c.cycle.change_reason()).Str(")");
+  out.Str(", scan kernel ").Str(kernel).Str(", ");
+  out.Dec(static_cast<uint64_t>(c.config.procs)).Str(" procs\n");
+  plat::LogWrite(out.text(), out.length());
+}
+
 }  // namespace
 
 void Start(const Config& config) {
@@ -498,6 +535,7 @@ void Start(const Config& config) {
   heap::gc_heap.enabled = true;
   heap::gc_heap.mode = config.mode;
   heap::gc_heap.clobber = config.clobber;
+  if (config.stress) heap::gc_heap.notice_bytes = 1;
   heap::on_violation = ReportViolation;
   heap::on_allocation = OnAllocation;
   c.pacer.Init(config.percent, config.memory_limit);
@@ -512,15 +550,7 @@ void Start(const Config& config) {
   UpdateTrigger();
   world::EnablePublishing();
   StoreRelease(&c.on, 1u);
-  if (!config.trace) return;
-  char line[256];
-  Fmt out(line, sizeof line);
-  out.Str("undergo: collector on: scan kernel ")
-      .Str(kernel)
-      .Str(", ")
-      .Dec(static_cast<uint64_t>(config.procs));
-  out.Str(" procs\n");
-  plat::LogWrite(out.text(), out.length());
+  if (config.trace) SayStart(kernel);
 }
 
 void LatchOff(const char* why) {
@@ -569,6 +599,17 @@ void ReadStats(CollectorStats* out) {
   out->goal = c.pacer.Goal(Sizes());
   out->sweep = heap::sweep_counts;
 }
+
+void BeforeUserfaultfd() {
+  if (LoadRelaxed(&c.on) == 0) return;
+  c.cycle.NoteUserfaultfd();
+  uint32_t finished = LoadAcquire(&c.finished);                                // pairs: RunCycle
+  while (LoadAcquire(&c.busy) != 0 && LoadAcquire(&c.finished) == finished) {  // pairs: RunCycle
+    plat::FutexWait(&c.finished, finished);
+  }
+}
+
+void AfterUserfaultfd() { c.cycle.NoteUserfaultfd(); }
 
 void AfterForkInChild() {
   c.running = c.requests = c.busy = 0;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/facility.h"
 #include "heap/sweep.h"
 
 namespace undergo::gc {
@@ -18,7 +19,8 @@ struct Config {
   bool check_mark = false;  // GODEBUG=gccheckmark=1
   int stop_the_world = 0;   // GODEBUG=gcstoptheworld
   bool clobber = false;
-  bool stress = false;  // a cycle at every notice of the heap
+  bool stress = false;                                // a cycle whenever a thread takes new slots
+  Facility first_facility = Facility::kWriteProtect;  // better ones are not used
 };
 
 // Turns the collector on. Called once, before the program's first instruction, on its first thread.
@@ -45,6 +47,11 @@ struct CollectorStats {
   heap::SweepCounts sweep;
 };
 void ReadStats(CollectorStats* out);
+
+// Around the system call userfaultfd of the program: ranges can be registered with one only, so
+// this waits for the end of a running cycle, and later ones do without, as long as it is open.
+void BeforeUserfaultfd();
+void AfterUserfaultfd();
 
 // After fork, in the child.
 void AfterForkInChild();

@@ -3,18 +3,14 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/facility.h"
 #include "gc/gang.h"
 #include "gc/marker.h"
 #include "gc/roots.h"
+#include "gc/snapshot.h"
 #include "plat/dirty.h"
 
 namespace undergo::gc {
-
-// How writes of the program during a mark are noticed.
-enum class Facility : uint8_t {
-  kWriteProtect,  // userfaultfd
-  kStopped,       // not at all: the whole mark runs with the world stopped
-};
 
 struct CycleTimes {
   uint64_t stop1_ns, mark_ns, stop2_ns;  // wall; of several stops at the end the longest
@@ -26,6 +22,7 @@ struct CycleTimes {
   uint32_t rounds;                      // of pre-cleaning
   uint32_t retries;                     // stops that took too long and were taken back
   uint32_t slices;                      // short stops that scanned written pages
+  uint64_t copy_ns;                     // CPU time of the copy of the process
 };
 
 enum class Outcome : uint8_t { kDone, kAbandoned };
@@ -36,8 +33,11 @@ using ThrottleHook = void (*)();
 class Cycle {
  public:
   // Everything from the reset of the marks to the flip. The coordinator calls it; no sweep is under
-  // way. `extra_roots` are the ranges that the program added.
-  Outcome Run(bool stopped, int procs, ThrottleHook throttle);
+  // way.
+  // Facilities before `first` are not used.
+  Outcome Run(Facility first, int procs, ThrottleHook throttle);
+  // What Run would use now. Before the first Run.
+  Facility Probe(Facility first);
   const CycleTimes& times() const { return times_; }
   const char* reason() const { return reason_; }  // of an abandoned cycle
   // The last cycle was given up because words may be in flight in an io_uring.
@@ -48,6 +48,10 @@ class Cycle {
   // Waits until the mark that runs is over, at most `ns`. Any thread.
   void WaitForEnd(uint64_t ns) const;
   Facility facility() const { return facility_; }
+  // Why the last Run or Probe did not take a better facility; empty if there is none.
+  const char* change_reason() const { return change_reason_; }
+  // The program is about to open, or has opened, a userfaultfd of its own. Any thread.
+  void NoteUserfaultfd();
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
   void StopGang() { gang_.Stop(); }
@@ -77,9 +81,28 @@ class Cycle {
   bool Prepare();
   Marker& marker() { return storage_->markers[0]; }
 
+  struct Trouble {
+    uint32_t failures;  // without a success in between
+    uint32_t left_out;  // cycles that it is still not used for
+    const char* reason;
+  };
+
   bool Fail(const char* why);
   bool BuildRoots();
+  // The facility failed, not the cycle as such: another may do better.
+  bool FailTracking(const char* why);
+  void Begin();
+  Facility Choose(Facility first);
+  bool IsUsable(Facility f);
+  void LeaveOut(Facility f);
+  bool ProgramUsesUserfaultfd() const;
+  bool MarkBy(Facility f, ThrottleHook throttle);
+  bool TrackedMark(ThrottleHook throttle);
+  bool SnapshotMark(ThrottleHook throttle);
+  bool StoppedMark();
+  bool ReadKernel(void (*f)(void* context, uint64_t word), void* context);
   void ResetAllMarks();
+  void BlackenCursors();
   bool ArmAll();
   void DisarmAll();
   bool ConcurrentMark(ThrottleHook throttle);
@@ -92,7 +115,7 @@ class Cycle {
   bool StopWorld();
   uint64_t StartWorld();
   void Note(Addr from, Addr to);
-  bool StoppedMark();
+  void DrainTogether();
   void ScanStopped(bool final);
   void ScanRange(const RootRange& r);
   void MarkPinned();
@@ -104,10 +127,28 @@ class Cycle {
   void SetFinishing(bool on);
   void SetEnded();
   void CheckMark();
+  static void ReportMissed(uint64_t objects, const char* where);
   void GiveUp();
+
+  // snapshot.cc
+  bool TakeSnapshot();
+  bool ReadLiveRoots();
+  void MarkCopy();
+  void ReadFrozenRoots();
+  bool AwaitCopy(ThrottleHook throttle);
 
   plat::DirtyTracker tracker_;
   Facility facility_ = Facility::kStopped;
+  Trouble trouble_[kFacilities] = {};
+  bool tracking_failed_ = false;  // of the attempt that runs
+  const char* change_reason_ = "";
+  bool foreign_userfaultfd_ = false;  // the program had one when it was looked at last
+  uint32_t userfaultfd_calls_ = 0;    // atomic
+  uint32_t seen_calls_ = 0;           // userfaultfd_calls_ before the last look
+  Snapshot snapshot_;                 // mapped during a cycle
+  long copy_ = 0;                     // process id; 0: none
+  WordList live_words_;               // that a copy would not see
+  MarkCounts snapshot_counts_ = {};   // of the copy
   RootList roots_;
   WorkPool pool_;
   Gang gang_;
@@ -133,6 +174,7 @@ class Cycle {
   uint32_t dirty_pages_ = 0;  // atomic
   uint32_t give_up_ = 0;      // atomic; took too long, or tracking failed
   uint32_t lost_ = 0;         // atomic; tracking failed
+  uint32_t idle_ = 0;         // atomic; workers without work
   bool last_ = false;         // takes what it takes
 };
 

@@ -29,7 +29,8 @@
 // attempts the stop takes what it takes. If threads do not stop, mappings cannot be read or
 // tracking is lost, the cycle is abandoned: the marks mean nothing then and nothing is swept.
 //
-// Without a facility for dirty pages everything from reset to flip happens in one stop.
+// That is the cycle with tracked writes. Without them snapshot.cc or facility.cc do the same in
+// other ways.
 //
 // Sources: Boehm, Demers, Shenker, "Mostly parallel garbage collection" (1991); Go's collector for
 // phases and pacing. Rejected: mprotect and SIGSEGV (system calls fail on protected buffers, every
@@ -79,8 +80,20 @@ void ScanCopy(void* context, const void* data, Addr, size_t n) {
   }
 }
 
+}  // namespace
+
+bool Cycle::Fail(const char* why) {
+  reason_ = why;
+  return false;
+}
+
+bool Cycle::FailTracking(const char* why) {
+  tracking_failed_ = true;
+  return Fail(why);
+}
+
 // All slots that a cursor holds count as handed out.
-void BlackenCursors() {
+void Cycle::BlackenCursors() {
   for (heap::MCache* mc = heap::FirstMCache(); mc != nullptr; mc = mc->all_next) {
     mc->gc_small = 0;
     for (uint32_t cls = 0; cls < heap::kNumClasses; ++cls) {
@@ -92,13 +105,6 @@ void BlackenCursors() {
       FetchOrAcqRel(&heap::MarkBits(s, heap::Plane::kMarked)[word], bits);  // pairs: SweepSpan
     }
   }
-}
-
-}  // namespace
-
-bool Cycle::Fail(const char* why) {
-  reason_ = why;
-  return false;
 }
 
 bool Cycle::AddRoots(Addr from, Addr to) {
@@ -122,7 +128,7 @@ bool Cycle::ArmAll() {
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
     armed_end_[static_cast<int>(r)] = to > from ? to : from;
-    if (to > from && !tracker_.Arm(from, to - from)) return Fail(tracker_.Reason());
+    if (to > from && !tracker_.Arm(from, to - from)) return FailTracking(tracker_.Reason());
   }
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
@@ -202,11 +208,9 @@ bool Cycle::MarkRoots() {
   }
   MarkPinned();
   auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  io_uring_ = roots_.has_io_uring();
-  if (!ForEachKernelWord(word, &marker(), &io_uring_)) return Fail("/proc cannot be read");
+  if (!ReadKernel(word, &marker())) return false;
   times_.globals_bytes = marker().counts().root_bytes;
-  return !io_uring_ ||
-         Fail("the program uses io_uring, which keeps pointers where nobody can see them");
+  return true;
 }
 
 bool Cycle::ConcurrentMark(ThrottleHook throttle) {
@@ -223,7 +227,7 @@ bool Cycle::TrackGrowth() {
     Addr* armed = &armed_end_[static_cast<int>(r)];
     Addr end = heap::SliceAddr(heap::mheap.end(r));
     if (end <= *armed) continue;
-    if (!tracker_.Extend(*armed, end - *armed)) return Fail(tracker_.Reason());
+    if (!tracker_.Extend(*armed, end - *armed)) return FailTracking(tracker_.Reason());
     *armed = end;
   }
   return true;
@@ -244,7 +248,7 @@ bool Cycle::CollectDirty(uint64_t* pages) {
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
     if (to > from && !tracker_.Collect(from, to - from, true, run, &context)) {
-      return Fail(tracker_.Reason());
+      return FailTracking(tracker_.Reason());
     }
   }
   *pages = context.pages;
@@ -285,7 +289,7 @@ bool Cycle::SlicedRescan() {
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
     if (to > from && !tracker_.Collect(from, to - from, true, run, this)) {
-      return Fail(tracker_.Reason());
+      return FailTracking(tracker_.Reason());
     }
   }
   for (uint32_t i = 0; i < run_count_;) {
@@ -418,7 +422,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   }
   done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.
-  if (done && !*again) done = tracker_.CanaryOk() || Fail(tracker_.Reason());
+  if (done && !*again) done = tracker_.CanaryOk() || FailTracking(tracker_.Reason());
   if (done && !*again && check_mark_) CheckMark();
   if (done && !*again) Flip();
   times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
@@ -463,7 +467,7 @@ void Cycle::WaitForEnd(uint64_t ns) const {
 }
 
 MarkCounts Cycle::counts() const {
-  MarkCounts sum = {};
+  MarkCounts sum = snapshot_counts_;
   if (storage_ == nullptr) return sum;
   for (const Marker& m : storage_->markers) {
     sum.marked_bytes += m.counts().marked_bytes;
@@ -475,6 +479,15 @@ MarkCounts Cycle::counts() const {
   return sum;
 }
 
+void Cycle::ReportMissed(uint64_t objects, const char* where) {
+  char line[160];
+  Fmt out(line, sizeof line);
+  out.Str("undergo: gccheckmark: ").Dec(objects).Str(" objects were missed, reached from ");
+  out.Str(where).Char('\n');
+  plat::LogWrite(out.text(), out.length());
+  UNDERGO_CHECK(objects == 0);
+}
+
 // GODEBUG=gccheckmark=1, world stopped, before the flip: reads all stacks and roots again, whether
 // they were written or not. What is marked by that was missed by the concurrent mark. The heap is
 // left out: objects that were never written hold old words, which the mark rightly did not read.
@@ -482,13 +495,7 @@ void Cycle::CheckMark() {
   auto step = [this](const char* where, uint64_t before) {
     marker().Drain(~uint64_t{0} >> 1);
     uint64_t missed = counts().marked_objects - before;
-    if (missed == 0) return;
-    char line[160];
-    Fmt out(line, sizeof line);
-    out.Str("undergo: gccheckmark: ").Dec(missed).Str(" objects were missed, reached from ");
-    out.Str(where).Char('\n');
-    plat::LogWrite(out.text(), out.length());
-    UNDERGO_CHECK(missed == 0);
+    if (missed != 0) ReportMissed(missed, where);
   };
   uint64_t before = counts().marked_objects;
   ScanStopped(true);
@@ -497,78 +504,18 @@ void Cycle::CheckMark() {
   step("roots", before);
 }
 
-bool Cycle::StoppedMark() {
-  if (!StopWorld()) return false;
-  ResetAllMarks();
-  BlackenCursors();
-  StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
-  bool done = BuildRoots();
-  if (done) {
-    ScanStopped(true);
-    stack_count_ = 0;
-    done = MarkRoots();
-    marker().Drain(~uint64_t{0} >> 1);
-    done = done && (!pool_.failed() || Fail(pool_.reason()));
-  }
-  if (done) Flip();
-  times_.stop2_ns = StartWorld();
+// The best case: the program runs during the mark, and the kernel tells what it wrote.
+bool Cycle::TrackedMark(ThrottleHook throttle) {
+  bool done = BuildRoots() && ArmAll();
+  // After arming: a slot that is free now is written to after its page was armed, if ever.
+  if (done) ResetAllMarks();
+  done = done && FirstStop() && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) &&
+         FinishInSlices();
+  SetFinishing(false);
+  SetEnded();
+  // Also what an abandoned cycle armed.
+  DisarmAll();
   return done;
-}
-
-// The marks of an abandoned cycle mean nothing: everything is live.
-void Cycle::GiveUp() {
-  heap::gc_heap.black = false;
-  if (!heap::gc_heap.marking) return;
-  uint64_t live = 0;
-  heap::ForEachSpan([&live](heap::Span* s) { live += heap::RecountMarks(s); });
-  StoreRelaxed(&heap::gc_heap.live_bytes, live);
-  heap::gc_heap.marking = false;
-}
-
-bool Cycle::Prepare() {
-  if (storage_ == nullptr) storage_ = static_cast<Storage*>(plat::MapPages(sizeof(Storage)));
-  return storage_ != nullptr || Fail("no memory");
-}
-
-Outcome Cycle::Run(bool stopped, int procs, ThrottleHook throttle) {
-  times_ = {};
-  times_.start_ns = plat::NowNs();
-  reason_ = "";
-  if (!Prepare()) return Outcome::kAbandoned;
-  gang_.Start(static_cast<uint32_t>(procs - 1));
-  target_.base = heap::arena.base;
-  target_.size = heap::arena.size;
-  pool_.Reset();
-  for (Marker& m : storage_->markers) m.Start(&pool_, target_);
-  heap::blacklist.Begin();
-  bool tracked = !stopped && tracker_.Open() && tracker_.CanaryOk();
-  facility_ = tracked ? Facility::kWriteProtect : Facility::kStopped;
-  bool done = true;
-  if (tracked) {
-    done = BuildRoots() && ArmAll();
-    // After arming: a slot that is free now is written to after its page was armed, if ever.
-    if (done) ResetAllMarks();
-    done = done && FirstStop();
-    done =
-        done && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
-    SetFinishing(false);
-    SetEnded();
-    // Also what an abandoned cycle armed.
-    DisarmAll();
-  } else {
-    done = StoppedMark();
-  }
-  if (!done) GiveUp();
-  times_.mark_ns = plat::NowNs() - times_.start_ns - times_.stopped_ns;
-  return done ? Outcome::kDone : Outcome::kAbandoned;
-}
-
-void Cycle::AfterForkInChild() {
-  gang_.AfterForkInChild();
-  finishing_ = 0;
-  pool_.ResetAfterForkInChild();
-  tracker_.AbandonInChild();
-  GiveUp();
 }
 
 }  // namespace undergo::gc

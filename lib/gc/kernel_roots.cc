@@ -64,7 +64,7 @@ bool ForEachDescriptor(bool (*visit)(void* context, const char* number, const ch
 struct Words {
   void (*f)(void* context, uint64_t word);
   void* context;
-  bool io_uring;
+  KernelUse use;
 };
 
 // "tfd:        5 events:       19 data: 7f0123456780  pos:0 ..."
@@ -96,16 +96,17 @@ bool ReadTimers(const Words& words) {
 
 bool LookAtDescriptor(void* context, const char* number, const char* target) {
   auto* words = static_cast<Words*>(context);
-  if (StartsWith(target, "anon_inode:[io_uring]")) words->io_uring = true;
+  if (StartsWith(target, "anon_inode:[io_uring]")) words->use.io_uring = true;
+  if (StartsWith(target, "anon_inode:[userfaultfd]")) words->use.userfaultfds++;
   return !StartsWith(target, "anon_inode:[eventpoll]") || ReadWatches(*words, number);
 }
 
 }  // namespace
 
-bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, bool* io_uring) {
-  Words words = {f, context, false};
+bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, KernelUse* use) {
+  Words words = {f, context, {}};
   bool ok = ForEachDescriptor(LookAtDescriptor, &words) && ReadTimers(words);
-  if (io_uring != nullptr && words.io_uring) *io_uring = true;
+  if (use != nullptr) *use = words.use;
   return ok;
 }
 

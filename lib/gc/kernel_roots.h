@@ -6,13 +6,19 @@
 
 namespace undergo::gc {
 
+// Which facilities the descriptors of the process show.
+struct KernelUse {
+  bool io_uring = false;
+  uint32_t userfaultfds = 0;
+};
+
 // Calls f for the data word of each epoll watch and for the sigval of each POSIX timer. False when
-// one of the lists cannot be read. `io_uring`, if given, is set to true when there is a descriptor
-// of an io_uring. The lists are not read in one moment: words that enter the kernel meanwhile may
-// be missed. Never seen: what is in pipes and sockets or in flight in an io_uring, mq_notify,
-// queued signals, and descriptors of threads with a descriptor table of their own.
+// one of the lists cannot be read. `use`, if given, is filled in. The lists are not read in one
+// moment: words that enter the kernel meanwhile may be missed. Never seen: what is in pipes and
+// sockets or in flight in an io_uring, mq_notify, queued signals, and descriptors of threads with a
+// descriptor table of their own.
 bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context,
-                       bool* io_uring = nullptr);
+                       KernelUse* use = nullptr);
 
 // The process has an io_uring descriptor, or maps the rings of one: words may be in flight that
 // nobody can read. True as well when this cannot be found out.

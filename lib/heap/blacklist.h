@@ -25,6 +25,11 @@ class Blacklist {
     FetchOrAcqRel(word, bit);  // pairs: nothing, a hint
     StoreRelaxed(&any_[LoadRelaxed(&newer_)], true);
   }
+  // Slices 64 * w and following that Add was called for since Begin; none: 0 for all w.
+  uint64_t NewWord(uint32_t w) const {
+    uint32_t newer = LoadRelaxed(&newer_);
+    return LoadRelaxed(&any_[newer]) ? LoadRelaxed(&bits_[newer][w]) : 0;
+  }
   bool any() const { return LoadRelaxed(&any_[0]) || LoadRelaxed(&any_[1]); }
   // Bits of slices 64 * w and following.
   uint64_t Word(uint32_t w) const { return LoadRelaxed(&bits_[0][w]) | LoadRelaxed(&bits_[1][w]); }

@@ -35,7 +35,7 @@ UNDERGO_COLD void TellCollector() {
 }
 void MayTellCollector() {
   MCache* mc = thread_words.mcache;
-  if (UNDERGO_UNLIKELY(mc->gc_news >= kAllocationBatch) && thread_words.busy == 0) TellCollector();
+  if (UNDERGO_UNLIKELY(mc->gc_news >= gc_heap.notice_bytes) && thread_words.busy == 0) TellCollector();
 }
 
 // A slot of a small class by the slow path; *zeroed: its memory reads as zero.

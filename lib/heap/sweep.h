@@ -15,6 +15,9 @@
 
 namespace undergo::heap {
 
+// A thread tells the collector after so many bytes of new slots, unless it is under stress.
+inline constexpr size_t kAllocationBatch = 64 * kKiB;
+
 // What becomes of an object that nothing points to.
 enum class ReclaimMode : uint8_t {
   kReclaim,  // probation, then free
@@ -28,12 +31,13 @@ struct GcHeap {
   bool unswept = false;  // a sweep is under way
   bool marking = false;  // kMarked has the meaning that it has in a mark phase
   ReclaimMode mode = ReclaimMode::kReclaim;
-  bool clobber = false;        // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
-  bool no_probation = false;   // the memory limit forces the reuse of garbage at once
-  uint32_t now_ms = 0;         // clock of this sweep
-  int64_t probation_left = 0;  // atomic; bytes that may still be put on probation
-  uint64_t live_bytes = 0;     // atomic; marked by the last cycle and handed out since
-  uint64_t black_bytes = 0;    // atomic; handed out while `black`
+  bool clobber = false;  // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
+  size_t notice_bytes = kAllocationBatch;  // on_allocation comes after so many; set once
+  bool no_probation = false;               // the memory limit forces the reuse of garbage at once
+  uint32_t now_ms = 0;                     // clock of this sweep
+  int64_t probation_left = 0;              // atomic; bytes that may still be put on probation
+  uint64_t live_bytes = 0;                 // atomic; marked by the last cycle and handed out since
+  uint64_t black_bytes = 0;                // atomic; handed out while `black`
   uint32_t spared[kNumClasses] =
       {};  // classes in which a hidden pointer was proved: never reclaimed
 };
@@ -61,9 +65,6 @@ extern constinit ViolationHook on_violation;
 // *credit is the thread's own, in bytes of allocation, for the collector's use.
 using AllocationHook = void (*)(size_t bytes, int64_t* credit);
 extern constinit AllocationHook on_allocation;
-// A thread tells after this many bytes.
-inline constexpr size_t kAllocationBatch = 64 * kKiB;
-
 inline constexpr uint32_t kHasCondemned = 1;  // Span::gc_flags
 inline constexpr uint32_t kHasReclaimed = 2;
 

@@ -16,6 +16,10 @@ bool Commit(Addr at, size_t size);
 bool MapAt(Addr at, size_t size);
 // Fresh zero pages anywhere; null when refused.
 void* MapPages(size_t size);
+// The same, shared with processes that are forked from now on; charged as it is touched.
+void* MapShared(size_t size);
+// What is mapped at `from` replaces what is mapped at `to`. False when the kernel refused.
+bool MoveOver(Addr from, Addr to, size_t size);
 void Unmap(Addr at, size_t size);
 // Gives the memory back; the pages read as zero afterwards. False when the kernel refused.
 bool Discard(Addr at, size_t size);

@@ -8,6 +8,7 @@
 #include <link.h>
 #include <linux/futex.h>
 
+#include "gc/collector.h"
 #include "plat/syscall.h"
 #include "posix/posix.h"
 #include "world/blocked_call.h"
@@ -113,10 +114,22 @@ long (*WaitingCall(long number, long second))(long, long, long, long, long, long
 
 }  // namespace
 
+namespace {
+
+long Userfaultfd(long flags) {
+  gc::BeforeUserfaultfd();
+  long result = real::syscall(__NR_userfaultfd, flags, 0, 0, 0, 0, 0);
+  gc::AfterUserfaultfd();
+  return result;
+}
+
+}  // namespace
+
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
   auto* waiting = publishes[k_syscall] ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {
     if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
+    if (UNDERGO_UNLIKELY(number == __NR_userfaultfd)) return Userfaultfd(a);
     return real::syscall(number, a, b, c, d, e, f);
   }
   long result = world::BlockedCall(waiting, a, b, c, d, e, f);

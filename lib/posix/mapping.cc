@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "gc/snapshot.h"
 #include "heap/careful.h"
 #include "heap/sweep.h"
 #include "posix/posix.h"
@@ -63,6 +64,9 @@ int madvise(void* at, size_t size, int advice) {
   if (real::madvise == nullptr) real::Resolve();
   // A child of fork has holes where memory was not inherited.
   if (advice == kGuardInstall || advice == MADV_DONTFORK) BeforeChange(at, size);
+  if (advice == MADV_DONTFORK || advice == MADV_WIPEONFORK) {
+    gc::NoteNotInherited(reinterpret_cast<Addr>(at), size);
+  }
   return real::madvise(at, size, advice);
 }
 

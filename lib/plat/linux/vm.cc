@@ -52,6 +52,20 @@ bool MapAt(Addr at, size_t size) {
 
 void* MapPages(size_t size) { return Map(0, size, PROT_READ | PROT_WRITE, 0); }
 
+void* MapShared(size_t size) {
+  if (Injected()) return nullptr;
+  long r = Syscall(__NR_mmap, nullptr, size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (IsError(r)) return nullptr;
+  AddOwnRange(static_cast<Addr>(r), size);
+  return reinterpret_cast<void*>(r);
+}
+
+bool MoveOver(Addr from, Addr to, size_t size) {
+  RemoveOwnRange(from, size);  // what is at `to` has been entered
+  return !IsError(Syscall(__NR_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+}
+
 void Unmap(Addr at, size_t size) {
   RemoveOwnRange(at, size);  // first: the program may map something there at once
   Syscall(__NR_munmap, at, size);

@@ -159,7 +159,7 @@ Test(options, godebug_refuses_what_is_malformed) {
 Test(options, every_key_of_undergo) {
   const Parsed parsed =
       Parse({"UNDERGO=gc=quarantine,sched=off,badfree=ignore,stats=exit,"
-             "log=/tmp/a=b.log,purge=250ms,thp=always,stress=stop"});
+             "log=/tmp/a=b.log,purge=250ms,thp=always,stress=stop,tracking=snapshot"});
   cr_assert(parsed.ok, "%s", parsed.error.c_str());
   cr_expect(parsed.options.gc == GcMode::kQuarantine);
   cr_expect(not(parsed.options.sched));
@@ -169,6 +169,7 @@ Test(options, every_key_of_undergo) {
   cr_expect(parsed.options.purge_ns == 250 * kMilli);
   cr_expect(parsed.options.thp == ThpMode::kAlways);
   cr_expect(parsed.options.stress == StressMode::kStop);
+  cr_expect(parsed.options.tracking == TrackingMode::kSnapshot);
 }
 
 Test(options, every_word_of_every_enum) {

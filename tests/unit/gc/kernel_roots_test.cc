@@ -28,10 +28,10 @@ namespace {
 
 using Words = std::vector<uint64_t>;
 
-Words All(bool* ok = nullptr, bool* io_uring = nullptr) {
+Words All(bool* ok = nullptr, gc::KernelUse* use = nullptr) {
   Words words;
   auto add = [](void* context, uint64_t word) { static_cast<Words*>(context)->push_back(word); };
-  bool read = gc::ForEachKernelWord(add, &words, io_uring);
+  bool read = gc::ForEachKernelWord(add, &words, use);
   if (ok != nullptr) *ok = read;
   cr_assert(read || ok != nullptr);
   return words;
@@ -150,20 +150,35 @@ Test(kernel_roots, io_uring) {
   cr_expect(not(gc::UsesIoUring()));
   int ring = MakeRing();
   if (ring < 0) cr_skip_test("no io_uring here");
-  bool seen = false;
-  All(nullptr, &seen);
-  cr_expect(seen);
+  gc::KernelUse use;
+  All(nullptr, &use);
+  cr_expect(use.io_uring);
+  cr_expect_eq(use.userfaultfds, 0u);
   cr_expect(gc::UsesIoUring());
   void* map = mmap(nullptr, kOsPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, ring,
                    static_cast<off_t>(IORING_OFF_SQ_RING));
   cr_assert(map != MAP_FAILED);
   close(ring);
-  seen = false;
-  All(nullptr, &seen);
-  cr_expect(not(seen));
+  All(nullptr, &use);
+  cr_expect(not(use.io_uring));
   cr_expect(gc::UsesIoUring(), "the rings are still mapped");
   munmap(map, kOsPageSize);
   cr_expect(not(gc::UsesIoUring()));
+}
+
+Test(kernel_roots, userfaultfds) {
+  gc::KernelUse use;
+  All(nullptr, &use);
+  cr_expect_eq(use.userfaultfds, 0u);
+  long one = syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */);
+  if (one < 0) cr_skip_test("no userfaultfd here");
+  int two = dup(static_cast<int>(one));
+  All(nullptr, &use);
+  cr_expect_eq(use.userfaultfds, 2u);
+  close(two);
+  close(static_cast<int>(one));
+  All(nullptr, &use);
+  cr_expect_eq(use.userfaultfds, 0u);
 }
 
 Test(kernel_roots, descriptors_come_and_go) {

@@ -265,6 +265,8 @@ Test(stop, thread_of_raw_clone) {
   }
   cr_expect(heap::thread_words.stop_pending == 0);
   StoreRelease(&w.quit, 1);
+  // It reads this frame.
+  while (syscall(SYS_tgkill, getpid(), w.tid, 0) == 0) SleepMs(1);
 }
 
 // A thread that blocks every signal by a raw system call cannot be stopped; the others run on, and
