@@ -174,7 +174,7 @@ class Cycle {
   uint32_t dirty_pages_ = 0;  // atomic
   uint32_t give_up_ = 0;      // atomic; took too long, or tracking failed
   uint32_t lost_ = 0;         // atomic; tracking failed
-  uint32_t idle_ = 0;         // atomic; workers without work
+  uint32_t working_ = 0;      // atomic; workers that drain
   bool last_ = false;         // takes what it takes
 };
 

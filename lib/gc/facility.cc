@@ -106,28 +106,26 @@ bool Cycle::MarkBy(Facility f, ThrottleHook throttle) {
   return f == Facility::kSnapshot ? SnapshotMark(throttle) : StoppedMark();
 }
 
-// All helpers at once, until no work is left anywhere.
+// All helpers that come, until no work is left anywhere.
 void Cycle::DrainTogether() {
-  idle_ = 0;
+  working_ = 0;
   auto job = [](void* self, uint32_t worker) {
     auto* c = static_cast<Cycle*>(self);
-    Marker& marker = c->storage_->markers[worker];
     for (uint32_t spins = 0;;) {
-      marker.Drain(~uint64_t{0} >> 1);
-      FetchAddAcqRel(&c->idle_, 1u);  // pairs: the load below
+      FetchAddAcqRel(&c->working_, 1u);  // pairs: the load below
+      c->storage_->markers[worker].Drain(~uint64_t{0} >> 1);
+      FetchAddAcqRel(&c->working_, ~0u);  // pairs: the load below
       while (!c->pool_.HasWork()) {
-        if (LoadAcquire(&c->idle_) == c->gang_.size()) return;  // pairs: the addition above
+        if (LoadAcquire(&c->working_) == 0) return;  // pairs: the additions above
         CpuRelax();
         if (++spins % 256 == 0) plat::Syscall(__NR_sched_yield);
       }
-      FetchAddAcqRel(&c->idle_, ~0u);  // pairs: the load above
     }
   };
   gang_.Run(job, this);
 }
 
 bool Cycle::StoppedMark() {
-  gang_.Rouse();
   if (!StopWorld()) return false;
   ResetAllMarks();
   BlackenCursors();
