@@ -14,7 +14,7 @@ enum class Facility : uint8_t {
 };
 inline constexpr int kFacilities = 3;
 
-// As the setting UNDERGO=tracking= calls it.
+// For the trace.
 const char* FacilityName(Facility f);
 
 }  // namespace undergo::gc

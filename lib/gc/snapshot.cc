@@ -248,6 +248,7 @@ struct Coverage {
 };
 
 void ReportSlices(SnapshotReport* report) {
+  if (!heap::blacklist.any()) return;
   for (uint32_t w = 0; w < heap::kMaxSlices / 64; ++w) {
     for (uint64_t bits = heap::blacklist.NewWord(w); bits != 0; bits &= bits - 1) {
       if (report->slice_count == SnapshotReport::kMaxSlices) return;

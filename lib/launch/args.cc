@@ -138,8 +138,7 @@ std::string HelpText() {
   }
   text += HelpLine("godebug=NAME=N,...", "trace and debug settings, as in Go");
   text += HelpLine("library=PATH", "the library to use instead of ours");
-  text += HelpLine("version", "print the version");
-  text += HelpLine("help", "print this page");
+  text += HelpLine("version, --help", "print the version, or this page");
   text +=
       "\n"
       "Environment: GOGC, GOMEMLIMIT, GOMAXPROCS, GODEBUG, UNDERGO=key=value,...\n"
