@@ -42,6 +42,7 @@ void ReadSettings(char** envp) {
 void ApplySettings() {
   if (options.log[0] != '\0') plat::SetLogPath(options.log);
   heap::tolerate_bad_free = options.badfree == BadFreeAction::kIgnore;
+  if (options.godebug.madvdontneed == 0) heap::mheap.SetLazyRelease();
   if (options.thp == ThpMode::kOff) heap::mheap.SetHugePages(heap::HugePages::kOff);
   if (options.thp == ThpMode::kAlways) heap::mheap.SetHugePages(heap::HugePages::kAlways);
   if (options.purge_ns != Options{}.purge_ns) {
@@ -85,6 +86,7 @@ void StartCollector() {
   config.mode = ModeOf(options.gc);
   config.trace = options.godebug.gctrace > 0;
   config.pacer_trace = options.godebug.gcpacertrace > 0;
+  config.scavenger_trace = options.godebug.scavtrace > 0;
   config.check_mark = options.godebug.gccheckmark > 0;
   config.stop_the_world = options.godebug.gcstoptheworld;
   config.clobber = options.godebug.clobberfree > 0;

@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/fmt.h"
+#include "gc/background_scavenger.h"
 #include "gc/cycle.h"
 #include "gc/limiter.h"
 #include "gc/pacer.h"
@@ -48,6 +49,7 @@ struct Collector {
   Config config;
   Pacer pacer;
   CpuLimiter limiter;
+  BackgroundScavenger scavenger;
   Cycle cycle;
 
   uint32_t on = 0;        // written by Start and LatchOff
@@ -88,10 +90,10 @@ using heap::LiveBytes;
 MemorySizes Sizes() {
   MemorySizes s;
   if (c.config.memory_limit == INT64_MAX) return s;
-  heap::MHeapStats m = heap::mheap.stats();
+  heap::MHeapStats m = HeapNow();
   s.heap_free = m.dirty_free_bytes;
   s.heap_alloc = LiveBytes();
-  s.mapped_ready = m.in_use_bytes + m.dirty_free_bytes + m.in_use_bytes / 32;
+  s.mapped_ready = MappedReady(m);
   return s;
 }
 
@@ -189,6 +191,11 @@ void WaitAtGoal(size_t bytes) {
   c.cycle.WaitForEnd(Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
 }
 
+// The part of an allocating thread in keeping to the scavenger's goals.
+void Scavenge() {
+  c.limiter.AddAssist(c.scavenger.Assist(c.config.memory_limit, c.limiter.Limiting()));
+}
+
 void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&c.on) == 0) return;
   if (heap::gc_heap.black) {
@@ -199,6 +206,7 @@ void OnAllocation(size_t bytes, int64_t* credit) {
     return;
   }
   *credit = 0;
+  if (c.scavenger.Watches()) Scavenge();
   if (LoadRelaxed(&c.busy) != 0) return;
   if (c.config.memory_limit != INT64_MAX) UpdateTrigger();
   if (LiveBytes() >= LoadRelaxed(&c.trigger)) {
@@ -287,6 +295,20 @@ void PrepareSweep() {
       c.config.memory_limit != INT64_MAX &&
       Sizes().mapped_ready > static_cast<uint64_t>(c.config.memory_limit / 8 * 7);
   heap::sweep_counts.garbage_objects = heap::sweep_counts.garbage_bytes = 0;
+}
+
+void SetScavengerGoals() {
+  MemorySizes sizes = Sizes();
+  c.scavenger.SetGoals(c.config.memory_limit, sizes.mapped_ready, c.pacer.Goal(sizes),
+                       c.pacer.last_goal());
+}
+
+void TraceScavenger() {
+  if (!c.config.scavenger_trace) return;
+  char text[kTraceLineSize];
+  Fmt out(text, sizeof text);
+  FormatScavenge(c.scavenger.TakeTrace(), &out);
+  plat::LogWrite(out.text(), out.length());
 }
 
 void Trace(const CycleTimes& t, uint64_t live_at_start, uint64_t goal, uint64_t marked) {
@@ -456,7 +478,8 @@ void RunCycle(uint32_t why) {
     SweepAll();
     c.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();
-    if (heap::gc_heap.no_probation) heap::mheap.PurgeAll();
+    SetScavengerGoals();
+    TraceScavenger();
   } else {
     AfterFailure();
   }
@@ -469,6 +492,21 @@ void RunCycle(uint32_t why) {
   FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
   plat::FutexWake(&c.finished, INT32_MAX);
   OnBlack();
+}
+
+// Free memory goes back although the program may not call the heap for a while.
+void WorkWhileIdle(uint64_t* idle_since) {
+  uint64_t now = plat::NowNs();
+  int64_t sleep = c.scavenger.Burst(now);
+  if (sleep == 0) {
+    plat::FutexWaitFor(&c.requests, kNone, kIdleTickNs);
+  } else {
+    plat::FutexWaitFor(&c.requests, kNone, static_cast<uint64_t>(sleep));
+    c.scavenger.Slept(plat::NowNs());
+    *idle_since = now;
+  }
+  heap::BusyScope busy;
+  heap::mheap.Tick();
 }
 
 void CoordinatorMain(void*) {
@@ -494,10 +532,7 @@ void CoordinatorMain(void*) {
       if (LoadAcquire(&c.requests) == kNone || !CasAcqRel(&c.running, &none, 1u)) return;
       continue;
     }
-    plat::FutexWaitFor(&c.requests, kNone, kIdleTickNs);
-    // Free memory goes back although the program may not call the heap for a while.
-    heap::BusyScope busy;
-    heap::mheap.Tick();
+    WorkWhileIdle(&idle_since);
   }
 }
 
@@ -539,6 +574,7 @@ void Start(const Config& config) {
   heap::on_violation = ReportViolation;
   heap::on_allocation = OnAllocation;
   c.pacer.Init(config.percent, config.memory_limit);
+  c.scavenger.Start(config.procs);
   c.limiter.SetProcs(config.procs, static_cast<int64_t>(c.process_start_ns));
   const char* kernel;
   ChooseScanKernel(&kernel);
@@ -586,6 +622,7 @@ int64_t SetMemoryLimit(int64_t bytes) {
   if (bytes < 0) return old;
   c.config.memory_limit = bytes;
   c.pacer.SetMemoryLimit(bytes);
+  SetScavengerGoals();
   UpdateTrigger();
   return old;
 }

@@ -16,6 +16,7 @@ struct Config {
   heap::ReclaimMode mode = heap::ReclaimMode::kReclaim;
   bool trace = false;  // GODEBUG=gctrace=1
   bool pacer_trace = false;
+  bool scavenger_trace = false;
   bool check_mark = false;  // GODEBUG=gccheckmark=1
   int stop_the_world = 0;   // GODEBUG=gcstoptheworld
   bool clobber = false;

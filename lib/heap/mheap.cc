@@ -67,10 +67,11 @@ class LockScope {
 constinit uint64_t used_bits[kMaxSlices / 64] = {};
 constinit uint64_t dirty_bits[kMaxSlices / 64] = {};
 constinit uint64_t aged_bits[kMaxSlices / 64] = {};
+constinit uint64_t stale_bits[kMaxSlices / 64] = {};
 
 }  // namespace
 
-constinit MHeap mheap{used_bits, dirty_bits, aged_bits};
+constinit MHeap mheap{used_bits, dirty_bits, aged_bits, stale_bits};
 
 bool MHeap::InUse(uint32_t slice) const { return TestBit(used_bits, slice); }
 
@@ -231,7 +232,7 @@ void MHeap::ShrinkSpan(Span* s, uint32_t slices) {
   LockScope hold(lock_);
   SliceAlloc& region = InRegionOf(first);
   if (given) {
-    region.SetClean(first, count);
+    region.SetClean(first, count, false);
     purged_slices_ += count;
   }
   region.Free(first, count, !given);
@@ -266,6 +267,20 @@ bool MHeap::NextPurgeLocked(Region r, uint32_t from, uint32_t max, uint32_t* at,
   return false;
 }
 
+// Slices that are marked as in use meanwhile, without the lock.
+void MHeap::GiveBack(Region r, uint32_t at, uint32_t count) {
+  size_t bytes = size_t{count} << kSliceShift;
+  bool lazily = LoadRelaxed(&lazy_) && plat::DiscardLazily(SliceAddr(at), bytes);
+  bool given = lazily || plat::Discard(SliceAddr(at), bytes);
+  SliceAlloc& slices = In(r);
+  LockScope hold(lock_);
+  if (given) {
+    slices.SetClean(at, count, lazily);
+    purged_slices_ += count;
+  }
+  slices.Free(at, count, false);
+}
+
 // Purges the next run of old slices; false when there is none.
 bool MHeap::PurgeStep(Region r, uint32_t* from, uint32_t max_slices) {
   uint32_t at, count;
@@ -276,14 +291,8 @@ bool MHeap::PurgeStep(Region r, uint32_t* from, uint32_t max_slices) {
     bool taken = slices.AllocAt(at, count);
     UNDERGO_CHECK(taken);
   }
-  bool given = plat::Discard(SliceAddr(at), size_t{count} << kSliceShift);
-  LockScope hold(lock_);
-  if (given) {
-    slices.SetClean(at, count);
-    purged_slices_ += count;
-    purged_round_ += count;
-  }
-  slices.Free(at, count, false);
+  GiveBack(r, at, count);
+  FetchAddRelaxed(&purged_round_, uint64_t{count});
   *from = at + count;
   return true;
 }
@@ -328,6 +337,41 @@ size_t MHeap::PurgeAll() {
   }
   LockScope hold(lock_);
   return (purged_slices_ - before) << kSliceShift;
+}
+
+// The last run of free slices below *to; false when there is none.
+bool MHeap::ScavengeStep(Region r, uint32_t* to, uint32_t max_slices, uint32_t* released) {
+  uint32_t at, count;
+  SliceAlloc& slices = In(r);
+  {
+    LockScope hold(lock_);
+    if (!slices.FindDirtyBelow(*to, max_slices, &at, &count)) return false;
+    if (r == Region::kUpper) {
+      // Whole huge pages or nothing.
+      at = static_cast<uint32_t>(AlignDown(at + count - 1, kHugeSlices));
+      count = kHugeSlices;
+      *to = at;
+      if (slices.CountDirtyFree(at, count) != count) return true;
+    }
+    *to = at;
+    bool taken = slices.AllocAt(at, count);
+    UNDERGO_CHECK(taken);
+  }
+  GiveBack(r, at, count);
+  *released += count;
+  return true;
+}
+
+size_t MHeap::Scavenge(size_t bytes) {
+  uint32_t wanted = static_cast<uint32_t>(Min((bytes + kSliceSize - 1) >> kSliceShift, kMaxSlices));
+  uint32_t released = 0;
+  for (Region r : {Region::kUpper, Region::kLower}) {
+    uint32_t to = kNoSlice;
+    while (released < wanted &&
+           ScavengeStep(r, &to, Min(wanted - released, kPurgeStepSlices), &released)) {
+    }
+  }
+  return size_t{released} << kSliceShift;
 }
 
 void MHeap::SetHugePages(HugePages mode) {

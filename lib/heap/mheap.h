@@ -33,8 +33,8 @@ enum class Growth : uint8_t { kNo, kYes };
 
 class MHeap {
  public:
-  constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged)
-      : slices_{{used, dirty, aged}, {used, dirty, aged}} {}
+  constexpr MHeap(uint64_t* used, uint64_t* dirty, uint64_t* aged, uint64_t* stale)
+      : slices_{{used, dirty, aged, stale}, {used, dirty, aged, stale}} {}
 
   // A run of `slices` whose first slice number is a multiple of `align_slices`. The span's state is
   // still kFree: the caller fills the header and then sets it. *zeroed tells whether all of the
@@ -53,6 +53,11 @@ class MHeap {
   void Tick();
   // Gives all free memory back at once; bytes released.
   size_t PurgeAll();
+  // Gives about so much free memory back, of whatever age, the highest addresses first; bytes
+  // released.
+  size_t Scavenge(size_t bytes);
+  // The system gets memory by MADV_FREE: at once for the system, but seen as resident until needed.
+  void SetLazyRelease() { StoreRelaxed(&lazy_, true); }
   // Delay before free memory is given back; 0 means within a few ticks, ~0 never.
   void SetPurgeDelay(uint64_t ns);
   void SetHugePages(HugePages mode);
@@ -81,6 +86,8 @@ class MHeap {
   void RefillReserveLocked(Growth growth);
   uint32_t TakeFromReserve(uint32_t count);
   bool PurgeStep(Region r, uint32_t* from, uint32_t max_slices);
+  void GiveBack(Region r, uint32_t at, uint32_t count);
+  bool ScavengeStep(Region r, uint32_t* to, uint32_t max_slices, uint32_t* released);
   bool NextPurgeLocked(Region r, uint32_t from, uint32_t max, uint32_t* at, uint32_t* count);
   void PurgeSome();
   void Age(uint64_t now);
@@ -95,8 +102,9 @@ class MHeap {
   uint32_t backoff_ = 0;                  // lock_; the delay is doubled this many times
   uint32_t purge_cursor_[kRegions] = {};  // relaxed; the purge of this round goes on here
   bool purge_due_ = false;                // aged slices remain; written under lock_, read racily
+  bool lazy_ = false;                     // atomic; the setting
   uint64_t fresh_slices_ = 0;             // lock_; clean slices handed out in this round
-  uint64_t purged_round_ = 0;             // lock_; slices purged in the round before
+  uint64_t purged_round_ = 0;             // atomic, reset under lock_; slices purged in the round
   uint64_t purged_slices_ = 0;            // lock_; so far
   uint64_t spans_allocated_ = 0;          // lock_
   uint32_t peak_used_ = 0;                // lock_; slices

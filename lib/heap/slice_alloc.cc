@@ -99,13 +99,15 @@ void SliceAlloc::Free(uint32_t at, uint32_t count, bool dirty) {
 }
 
 bool SliceAlloc::IsDirty(uint32_t at, uint32_t count) const {
-  return FindBit(dirty_, at + count, at, true) != at + count;
+  return FindBit(dirty_, at + count, at, true) != at + count ||
+         FindBit(stale_, at + count, at, true) != at + count;
 }
 
-void SliceAlloc::SetClean(uint32_t at, uint32_t count) {
+void SliceAlloc::SetClean(uint32_t at, uint32_t count, bool stale) {
   // Called for slices that are taken: dirty_free_ does not count them.
   UNDERGO_ASSERT(CountBitsIn(used_, at, count) == count);
   SetBits(dirty_, at, count, false);
+  SetBits(stale_, at, count, stale);
 }
 
 uint32_t SliceAlloc::FreeTail() const { return end_ - FreeRunStart(used_, end_, begin_); }
@@ -124,6 +126,29 @@ bool SliceAlloc::FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint3
   *at = static_cast<uint32_t>(first);
   *count = static_cast<uint32_t>(last - first);
   return true;
+}
+
+bool SliceAlloc::FindDirtyBelow(uint32_t to, uint32_t max_count, uint32_t* at,
+                                uint32_t* count) const {
+  uint32_t last = Min(to, end_);
+  auto wanted = [this](uint32_t slice) { return TestBit(dirty_, slice) && !TestBit(used_, slice); };
+  while (last > begin_ && !wanted(last - 1)) {
+    bool whole_word = last % 64 == 0 && last - begin_ >= 64 &&
+                      (dirty_[last / 64 - 1] & ~used_[last / 64 - 1]) == 0;
+    last -= whole_word ? 64 : 1;
+  }
+  if (last == begin_) return false;
+  uint32_t first = last - 1;
+  while (first > begin_ && last - first < max_count && wanted(first - 1)) --first;
+  *at = first;
+  *count = last - first;
+  return true;
+}
+
+uint32_t SliceAlloc::CountDirtyFree(uint32_t at, uint32_t count) const {
+  uint32_t n = 0;
+  for (uint32_t i = at; i < at + count; ++i) n += TestBit(dirty_, i) && !TestBit(used_, i);
+  return n;
 }
 
 uint32_t SliceAlloc::CountAged(uint32_t at, uint32_t count) const {

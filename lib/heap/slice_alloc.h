@@ -14,8 +14,8 @@ class SliceAlloc {
   static constexpr uint32_t kNone = ~0u;
 
   // Bitmaps of `capacity` bits, zeroed, owned by the caller.
-  constexpr SliceAlloc(uint64_t* used, uint64_t* dirty, uint64_t* aged)
-      : used_(used), dirty_(dirty), aged_(aged) {}
+  constexpr SliceAlloc(uint64_t* used, uint64_t* dirty, uint64_t* aged, uint64_t* stale)
+      : used_(used), dirty_(dirty), aged_(aged), stale_(stale) {}
 
   // Manages slices from `begin` on; called once, before anything else. Alignment is that of the
   // slice's address: its number plus `phase`.
@@ -35,9 +35,11 @@ class SliceAlloc {
   // `dirty`: the memory may be resident and hold old data.
   void Free(uint32_t at, uint32_t count, bool dirty);
 
+  // Some of it may hold old data.
   bool IsDirty(uint32_t at, uint32_t count) const;
-  // Forgets that the slices held data: they were given back to the system.
-  void SetClean(uint32_t at, uint32_t count);
+  // The slices, which are in use, were given back to the system. `stale`: lazily, so that they may
+  // still hold old data.
+  void SetClean(uint32_t at, uint32_t count, bool stale);
   // Length of the free run that ends at the end of what exists.
   uint32_t FreeTail() const;
 
@@ -48,6 +50,10 @@ class SliceAlloc {
   // take the mark off. FindAged() finds the next run of old slices at or after `from`.
   void AgeAll();
   bool FindAged(uint32_t from, uint32_t max_count, uint32_t* at, uint32_t* count) const;
+  // The last run of free dirty slices, old or not, that ends at or below `to`.
+  bool FindDirtyBelow(uint32_t to, uint32_t max_count, uint32_t* at, uint32_t* count) const;
+  // Free slices with the dirty mark in [at, at+count).
+  uint32_t CountDirtyFree(uint32_t at, uint32_t count) const;
   // Free slices with the aged mark in [at, at+count).
   uint32_t CountAged(uint32_t at, uint32_t count) const;
 
@@ -59,6 +65,7 @@ class SliceAlloc {
   uint64_t* used_;
   uint64_t* dirty_;
   uint64_t* aged_;      // subset of free and dirty
+  uint64_t* stale_;     // given back lazily since they were dirty
   uint32_t begin_ = 0;  // slices
   uint64_t phase_ = 0;  // slices
   uint32_t end_ = 0;    // slices

@@ -23,6 +23,9 @@ bool MoveOver(Addr from, Addr to, size_t size);
 void Unmap(Addr at, size_t size);
 // Gives the memory back; the pages read as zero afterwards. False when the kernel refused.
 bool Discard(Addr at, size_t size);
+// The kernel may take the memory when it needs some: until then the pages keep what they held, and
+// count as resident. False when the kernel cannot do it.
+bool DiscardLazily(Addr at, size_t size);
 // Transparent huge pages for the range: wanted or never.
 bool AdviseHugePages(Addr at, size_t size, bool wanted);
 // True when every page of the range is mapped (it may still be inaccessible).

@@ -57,6 +57,22 @@ else
   compare 'installed Go' "$work/go.log"
 fi
 
+# What the library prints is read by the same reader.
+CC=${CC:-gcc}
+if [ -e "$BUILD/libundergo.so" ]; then
+  $CC -O1 -Wall -Wextra -Werror $here/garbage.c -o "$work/garbage-c" || exit 2
+  for settings in madvdontneed=1 madvdontneed=0; do
+    env LD_PRELOAD="$PWD/$BUILD/libundergo.so" GOMEMLIMIT=200MiB UNDERGO=sched=off \
+      GODEBUG=gctrace=1,gcpacertrace=1,scavtrace=1,$settings "$work/garbage-c" 2>"$work/own.log" ||
+      fail "own lines, $settings" "exit status $?"
+    expect "own lines, $settings: read" scripts/gctrace.py --check "$work/own.log"
+    expect "own lines, $settings: all kinds" \
+      sh -c "for kind in '^gc ' '^pacer: assist' '^scav '; do grep -q \"\$kind\" '$work/own.log' || exit 1; done"
+  done
+else
+  skip 'own lines' 'the library is not built'
+fi
+
 # The lines that Go 1.19 does not print, or not here.
 cat >"$work/newer.log" <<'END'
 a line of the program

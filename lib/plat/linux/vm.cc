@@ -75,6 +75,10 @@ bool Discard(Addr at, size_t size) {
   return !IsError(Syscall(__NR_madvise, at, size, MADV_DONTNEED));
 }
 
+bool DiscardLazily(Addr at, size_t size) {
+  return !IsError(Syscall(__NR_madvise, at, size, MADV_FREE));
+}
+
 bool AdviseHugePages(Addr at, size_t size, bool wanted) {
   return !IsError(Syscall(__NR_madvise, at, size, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
 }

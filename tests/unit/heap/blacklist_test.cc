@@ -16,13 +16,13 @@ namespace {
 Blacklist list;
 
 struct Slices {
-  explicit Slices(uint32_t begin, uint32_t end) : bits(3, std::vector<uint64_t>(16)) {
-    alloc = SliceAlloc(bits[0].data(), bits[1].data(), bits[2].data());
+  explicit Slices(uint32_t begin, uint32_t end) : bits(4, std::vector<uint64_t>(16)) {
+    alloc = SliceAlloc(bits[0].data(), bits[1].data(), bits[2].data(), bits[3].data());
     alloc.SetBegin(begin, 0);
     alloc.Grow(end);
   }
   std::vector<std::vector<uint64_t>> bits;
-  SliceAlloc alloc{nullptr, nullptr, nullptr};
+  SliceAlloc alloc{nullptr, nullptr, nullptr, nullptr};
 };
 
 }  // namespace

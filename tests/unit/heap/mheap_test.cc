@@ -364,3 +364,43 @@ Test(mheap, statistics) {
   cr_expect(after.committed_bytes >= 30 * kSliceSize);
   Drop(b);
 }
+
+// The scavenger does not wait for pages to age, and takes the highest addresses first.
+Test(mheap, scavenge) {
+  Span* low = New(40);
+  Span* between = New(1);
+  Span* high = New(40);
+  Write(low, 1);
+  Write(high, 2);
+  Drop(low);
+  Drop(high);
+  BusyScope busy;
+  const uint64_t dirty = mheap.stats().dirty_free_bytes;
+  cr_assert(dirty >= 80 * kSliceSize);
+  cr_expect(mheap.Scavenge(10 * kSliceSize) == 10 * kSliceSize);
+  cr_expect(mheap.stats().dirty_free_bytes == dirty - 10 * kSliceSize);
+  cr_expect(ResidentPages(Memory(high) + 30 * kSliceSize, 10 * kSliceSize) == 0);
+  cr_expect(ResidentPages(Memory(high), 30 * kSliceSize) == 30 * 2);  // as Write does
+  cr_expect(mheap.Scavenge(~size_t{0} >> 1) == dirty - 10 * kSliceSize);
+  cr_expect(ResidentPages(Memory(low), 40 * kSliceSize) == 0);
+  cr_expect(mheap.stats().dirty_free_bytes == 0 && mheap.Scavenge(1) == 0);
+  mheap.FreeSpan(between);
+}
+
+// MADV_FREE: the memory is not ours any more, but nobody may take it for zeroed.
+Test(mheap, lazy_release) {
+  mheap.SetLazyRelease();
+  bool zeroed = false;
+  Span* s = New(20, 1, &zeroed);
+  Write(s, 1);
+  Drop(s);
+  {
+    BusyScope busy;
+    cr_assert(mheap.PurgeAll() >= 20 * kSliceSize);
+    cr_expect(mheap.stats().dirty_free_bytes == 0);
+  }
+  Span* again = New(20, 1, &zeroed);
+  cr_expect(again == s && !zeroed);
+  Write(again, 3);
+  Check(again, 3, 20);
+}

@@ -28,7 +28,8 @@ struct Run {
 // Both allocators and how they are compared.
 struct Pair {
   uint64_t used[kCapacity / 64] = {}, dirty[kCapacity / 64] = {}, aged[kCapacity / 64] = {};
-  SliceAlloc real{used, dirty, aged};
+  uint64_t stale[kCapacity / 64] = {};
+  SliceAlloc real{used, dirty, aged, stale};
   std::vector<Slice> model = std::vector<Slice>(kCapacity);
   uint32_t begin, end;
   uint64_t phase;
@@ -97,7 +98,7 @@ struct Pair {
   void SetClean(size_t index) {
     Run run = runs[index];
     for (uint32_t i = run.at; i < run.at + run.count; ++i) model[i].dirty = false;
-    real.SetClean(run.at, run.count);
+    real.SetClean(run.at, run.count, false);
   }
 
   void AgeAll() {
