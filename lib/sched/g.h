@@ -87,11 +87,13 @@ struct G {
   G* next;  // in a run queue, a free list or a list of ready Gs; whoever holds the list
 
   // --- identity ---
-  int tid;            // glibc's id of the thread: kernel's for main, else above 2^22
-  uint64_t goid;      // counts up, for dumps; written when a thread begins
-  G* all_next;        // every G slot ever made; constant
-  Addr stack_low;     // usable stack without guard; constant while the thread lives
-  Addr stack_high;    // end of the stack: here the thread block begins, or the program's stack ends
+  int tid;          // glibc's id of the thread: kernel's for main, else above 2^22
+  uint64_t goid;    // counts up, for dumps; written when a thread begins
+  G* all_next;      // every G slot ever made; constant
+  Addr stack_low;   // usable stack without guard; constant while the thread lives
+  Addr stack_high;  // end of the stack: here the thread block begins, or the program's stack ends
+  Addr scan_low;   // what the collector reads of it, thread block included; below the stack pointer
+  Addr scan_high;  // it is dead. Equal: unknown
   size_t stack_size;  // as pthread_getattr_np tells it, with thread block and guard
   size_t guard_size;
   uint8_t slot_shift;  // log2 of the slot's bytes; 0: not in the stack range

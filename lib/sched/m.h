@@ -31,12 +31,15 @@ struct M {
   uint32_t ticks;      // the M; counts its searches, for a look at the global queue now and then
   uint32_t inherited;  // the M; switches in this slice through runnext
 
-  uint32_t wake;     // atomic futex; 1: go on
-  P* next_p;         // what it gets when woken
-  M* next_idle;      // Sched::lock
-  M* all_next;       // constant once linked
-  uint32_t lost;     // atomic; 1: sysmon took its P without asking
-  uint64_t lost_at;  // when; sysmon
+  uint32_t wake;        // atomic futex; 1: go on
+  P* next_p;            // what it gets when woken
+  M* next_idle;         // Sched::lock
+  M* all_next;          // constant once linked
+  uint32_t lost;        // atomic; 1: sysmon took its P without asking
+  uint64_t lost_at;     // when; sysmon
+  uint32_t preempting;  // atomic, Preempting
+  uint64_t asked_at;    // sysmon; when the last preemption was asked for
+  uint32_t misses;      // sysmon; preemptions in a row that came at a bad moment
 };
 
 }  // namespace undergo::sched

@@ -1,8 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
+// Preemption at any instruction.
+//
+// Problem: a thread that computes for long keeps others from running; its code was not compiled for
+// us and may be stopped anywhere: in the middle of a red zone, with vector registers in use, inside
+// of libc with one of its locks held, on a stack of its own.
+//
+// sysmon sends signal 33 (world/signal.h) to the M of a G that has run for 10 ms while others wait.
+// The handler runs with all signals blocked; it changes the interrupted context so that the thread
+// goes on in undergo_preempted, which saves all registers on the thread's own stack and calls the
+// scheduler as if the thread had. So nothing of the kernel's is left behind on the M: signal mask
+// and alternate stack are those of the thread. A lock of libc that the G holds keeps others waiting
+// in the kernel; sysmon takes their Ps, and the G runs again.
+//
+// Not at every instruction: inside of the library itself, in the return from a signal handler
+// (which belongs to the kernel thread), or without room on the stack. Then sysmon asks again
+// shortly. On a stack that is not the thread's (coroutines, an alternate signal stack) the room is
+// not known: sysmon takes the P away and lets the M go on without one, which costs a switch in the
+// kernel and is never wrong.
+//
+// Rejected: switching inside of the handler (sigreturn on another M would install this M's mask and
+// alternate stack there), SIGURG (the program may use it), timers on each M (they disturb those who
+// are alone on their P).
 #include "sched/preempt.h"
+
+#include <cpuid.h>
+#include <signal.h>
+#include <ucontext.h>
+
+#include "plat/own_text.h"
+#include "sched/park.h"
+#include "world/stop.h"
+
+extern "C" {
+__attribute__((visibility("hidden"))) constinit uint64_t undergo_xsave_size = 576;
+__attribute__((visibility("hidden"))) void undergo_preempted();
+__attribute__((visibility("hidden"))) void undergo_give_way();
+}
 
 namespace undergo::sched {
 
-void Preempt(M*) {}
+namespace {
+
+constexpr size_t kRedZone = 128;
+constexpr size_t kRoom = 2048;  // for the scheduler itself, beside the registers
+
+constinit Addr text_low = 0, text_high = 0;
+
+// The kernel calls a handler with this as the return address: mov $15, %rax; syscall.
+bool InSigreturn(Addr ip, Addr rax) {
+  constexpr unsigned char kCode[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+  auto* at = reinterpret_cast<const unsigned char*>(ip);
+  if (__builtin_memcmp(at, kCode, sizeof kCode) == 0) return true;
+  return rax == 15 && at[0] == 0x0f && at[1] == 0x05;
+}
+
+bool CanGiveWay(const G* g, const M* m, const ucontext_t* context) {
+  const heap::ThreadWords* w = g->words;
+  if (w->busy != 0 || w->g != g || g->m != m || g->state != GState::kRunning) return false;
+  auto ip = static_cast<Addr>(context->uc_mcontext.gregs[REG_RIP]);
+  auto sp = static_cast<Addr>(context->uc_mcontext.gregs[REG_RSP]);
+  if (ip >= text_low && ip < text_high) return false;
+  size_t room = kRedZone + undergo_xsave_size + kRoom;
+  if (sp - g->stack_low >= g->stack_high - g->stack_low || sp - g->stack_low < room) return false;
+  return !InSigreturn(ip, static_cast<Addr>(context->uc_mcontext.gregs[REG_RAX]));
+}
+
+// In the handler of signal 33. False: the value is not ours.
+bool OnPreemptSignal(void* value, ucontext_t* context) {
+  M* m = LoadAcquire(&sched.all_ms);  // pairs: LinkM
+  while (m != nullptr && m != value) m = m->all_next;
+  if (m == nullptr) return false;
+  G* g = Self();
+  if (g == nullptr || g->g0 || !CanGiveWay(g, m, context)) {
+    StoreRelaxed(&m->preempting, uint32_t{kMissed});
+    return true;
+  }
+  auto* registers = context->uc_mcontext.gregs;
+  auto* sp = reinterpret_cast<Addr*>(static_cast<Addr>(registers[REG_RSP]) - kRedZone) - 1;
+  *sp = static_cast<Addr>(registers[REG_RIP]);
+  registers[REG_RSP] = reinterpret_cast<greg_t>(sp);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(&undergo_preempted);
+  return true;
+}
+
+}  // namespace
+
+void PreparePreemption() {
+  plat::OwnText(&text_low, &text_high);
+  unsigned a, b, c, d;
+  if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d) != 0 && b > undergo_xsave_size) {
+    undergo_xsave_size = b;  // bytes for the state that the system has enabled
+  }
+  world::on_queued_signal = OnPreemptSignal;
+  world::PrepareSignals();
+  world::EnsureHandler();
+}
+
+bool Preempt(M* m) {
+  StoreRelaxed(&m->preempting, uint32_t{kAsked});
+  return !plat::IsError(world::SendStopSignal(m->tid, m));
+}
 
 }  // namespace undergo::sched
+
+void undergo_give_way() {
+  using namespace undergo::sched;
+  G* g = Current();
+  if (g == nullptr) return;
+  g->why = WaitReason::kPreempted;
+  Yield();
+  g->why = WaitReason::kNone;
+}

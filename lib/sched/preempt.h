@@ -6,7 +6,16 @@
 
 namespace undergo::sched {
 
-// Asks the M to let others run. Any thread.
-void Preempt(M* m);
+// Of M::preempting.
+enum Preempting : uint32_t {
+  kNotAsked,
+  kAsked,   // the signal is under way, or was answered by giving way
+  kMissed,  // it came at an instruction where the G cannot be switched away from: ask again soon
+};
+
+// Once, when the scheduler starts.
+void PreparePreemption();
+// Asks the M to let others run. sysmon. False when it cannot be asked.
+bool Preempt(M* m);
 
 }  // namespace undergo::sched

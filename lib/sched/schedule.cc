@@ -403,6 +403,8 @@ void FinishSwitch(G* g) {
     r->words = words;
     r->own_low = g->stack_low;
     r->own_size = g->stack_high - g->stack_low;
+    r->stack_low = g->scan_low;
+    r->stack_high = g->scan_high;
   }
   StoreRelease(&prev->on_cpu, 0u);  // pairs: AwaitOffCpu
   if (UNDERGO_UNLIKELY(g->mask != m->mask) && !g->g0) {

@@ -22,6 +22,7 @@
 #include "plat/vm.h"
 #include "sched/fork.h"
 #include "sched/netpoll.h"
+#include "sched/preempt.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
@@ -58,11 +59,17 @@ void Refuse(const char* why) {
   plat::LogWrite(line.text(), line.length());
 }
 
-void BoundsOfOwnStack(Addr* low, Addr* high) {
-  // libc puts the block at the top of the stack that it makes; all above the guard is usable.
+// libc puts the block at the top of the stack that it makes.
+struct OwnStack {
+  Addr low, high;            // usable part
+  Addr scan_low, scan_high;  // with the block: what the collector reads
+};
+
+OwnStack FindOwnStack() {
   Addr block = reinterpret_cast<Addr>(__builtin_thread_pointer());
-  *high = block;
-  *low = block - kMStack + 2 * kOsPageSize;
+  Addr end = AlignUp(block + kPthreadSize, kOsPageSize);
+  Addr low = end - kMStack + 2 * kOsPageSize;
+  return {low, block, low, end};
 }
 
 void LinkM(M* m) {
@@ -75,11 +82,15 @@ void LinkM(M* m) {
 void* MMain(void* arg) {
   auto* m = static_cast<M*>(arg);
   G* g0 = &m->g0;
-  BoundsOfOwnStack(&g0->stack_low, &g0->stack_high);
+  OwnStack own = FindOwnStack();
+  g0->stack_low = own.low;
+  g0->stack_high = own.high;
+  g0->scan_low = own.scan_low;
+  g0->scan_high = own.scan_high;
   m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
   m->block = g0->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
   if (world::publishing) {
-    world::ThreadStarted(g0->stack_low, g0->stack_high);
+    world::ThreadStarted(own.scan_low, own.scan_high);
     m->record = static_cast<world::Record*>(heap::thread_words.record);
   }
   DropRseq();
@@ -122,9 +133,8 @@ bool MakeThread(void* (*start)(void*), void* arg) {
 
 void* SysmonThread(void*) {
   if (world::publishing) {
-    Addr low, high;
-    BoundsOfOwnStack(&low, &high);
-    world::ThreadStarted(low, high);
+    OwnStack own = FindOwnStack();
+    world::ThreadStarted(own.scan_low, own.scan_high);
   }
   if (!have_pattern) pattern_error = TakePattern();
   bool failed = pattern_error != nullptr;
@@ -179,6 +189,8 @@ bool Adopt(G* g) {
   g0->words = slot->words;
   g0->stack_low = SlotBase(slot);
   g0->stack_high = AlignDown(slot->fs + kPthreadSize - BlockSize(), 64);
+  g0->scan_low = g0->stack_low;
+  g0->scan_high = SlotEnd(slot);
   *g0->words = {};
   g0->words->mcache = &heap::empty_mcache;
   g0->words->self = g0;
@@ -206,9 +218,9 @@ bool Adopt(G* g) {
     if (main) {
       g->stack_low = m->record->own_low;
       g->stack_high = m->record->own_low + m->record->own_size;
+      g->scan_low = m->record->stack_low;
+      g->scan_high = m->record->stack_high;
     }
-    // The bounds of what runs change from now on; the mapping is a root as a whole.
-    m->record->stack_low = m->record->stack_high = 0;
   }
   LinkM(m);
   heap::thread_words.self = g;
@@ -229,6 +241,7 @@ const char* Start() {
   if (const char* why = CheckLibc()) return why;
   G* first = ForgetAncestor();
   if (sched.next_goid == 0) sched.next_goid = 1;
+  if (world::publishing) world::StartTracking();  // finds the bounds of the main stack
   sched.last_poll = plat::NowNs();
   if (!MakePs(static_cast<uint32_t>(Min(static_cast<size_t>(wanted_procs), kMaxProcs)))) {
     return "out of memory";
@@ -241,6 +254,7 @@ const char* Start() {
   } else {
     PutIdleP(sched.ps[0]);
   }
+  PreparePreemption();  // after the first thread: libc installs its handler of the signal then
   // Children begin without a scheduler; see sched/fork.cc.
   plat::Syscall(__NR_madvise, &active_page[0], sizeof active_page, MADV_WIPEONFORK);
   StoreRelease(&active_page[0], 1u);  // pairs: Active

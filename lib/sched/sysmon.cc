@@ -52,6 +52,15 @@ bool Take(P* p, uint32_t status) {
   return true;
 }
 
+// The M finds out when it enters the scheduler; until then it runs without a P.
+bool TakeFromRunning(P* p, M* m, uint32_t status, uint64_t now) {
+  StoreRelaxed(&m->lost, 1u);
+  m->lost_at = now;
+  if (Take(p, status)) return true;
+  StoreRelaxed(&m->lost, 0u);
+  return false;
+}
+
 // Whether it did something.
 bool LookAtCall(P* p, uint32_t status, uint64_t now) {
   if (p->seen_call_tick != LoadRelaxed(&p->call_tick)) {
@@ -62,6 +71,23 @@ bool LookAtCall(P* p, uint32_t status, uint64_t now) {
   bool others = LoadRelaxed(&sched.spinning) + LoadRelaxed(&sched.idle_p_count) != 0;
   if (!WorkWaits(p) && others && now - p->seen_since < kSlice) return false;
   return Take(p, status);
+}
+
+// The G has had its slice.
+bool GiveWay(P* p, M* m, uint32_t status, uint64_t now) {
+  constexpr uint32_t kManyMisses = 8;
+  if (LoadRelaxed(&m->preempting) == kMissed) {
+    if (++m->misses >= kManyMisses) {
+      m->misses = 0;
+      p->seen_since = now;
+      return TakeFromRunning(p, m, status, now);
+    }
+  } else {
+    m->misses = 0;
+    if (now - m->asked_at < kSlice) return false;
+  }
+  m->asked_at = now;
+  return Preempt(m) || TakeFromRunning(p, m, status, now);
 }
 
 bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
@@ -76,6 +102,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   }
   uint64_t ran = now - p->seen_since;
   if (ran < kBlockedAfter || !WorkWaits(p)) return false;
+  if (LoadRelaxed(&m->preempting) == kMissed) return GiveWay(p, m, status, now);
   uint64_t cpu = CpuClock(m->tid);
   if (p->seen_cpu == 0) {
     p->seen_cpu = cpu;
@@ -86,15 +113,8 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   bool computes = cpu != p->seen_cpu;
   p->seen_cpu = cpu;
   p->seen_at = now;
-  if (!computes) {
-    StoreRelaxed(&m->lost, 1u);
-    m->lost_at = now;
-    return Take(p, status);
-  }
-  if (ran < kSlice) return false;
-  p->seen_since = now;
-  Preempt(m);
-  return true;
+  if (!computes) return TakeFromRunning(p, m, status, now);
+  return ran >= kSlice && GiveWay(p, m, status, now);
 }
 
 bool Retake(uint64_t now) {

@@ -132,11 +132,15 @@ void SetBounds(G* g, const ThreadRequest& r) {
     g->stack_low = r.stack;
     g->stack_high = AlignDown(r.stack + r.stack_size, 16);
     g->stack_size = r.stack_size;
+    g->scan_low = g->stack_low;
+    g->scan_high = g->stack_high;
     return;
   }
   g->stack_low = SlotBase(g) + g->guard_size;
   g->stack_high = AlignDown(g->fs + kPthreadSize - BlockSize(), 64);
   g->stack_size = size_t{1} << g->slot_shift;
+  g->scan_low = g->stack_low;
+  g->scan_high = SlotEnd(g);
 }
 
 void Fill(G* g, const ThreadRequest& r) {

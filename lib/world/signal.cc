@@ -43,6 +43,8 @@ extern "C" void undergo_world_sigreturn() __attribute__((visibility("hidden")));
 
 namespace undergo::world {
 
+constinit QueuedSignalHook on_queued_signal = nullptr;
+
 namespace {
 
 using Handler = void (*)(int, siginfo_t*, void*);
@@ -126,7 +128,12 @@ void Chain(int sig, siginfo_t* info, void* context) {
 
 void OnStopSignal(int sig, siginfo_t* info, void* context) {
   auto* r = static_cast<Record*>(info->si_value.sival_ptr);
-  if (info->si_code != SI_QUEUE || !IsRecord(r)) return Chain(sig, info, context);
+  if (info->si_code != SI_QUEUE) return Chain(sig, info, context);
+  if (!IsRecord(r)) {
+    bool known =
+        on_queued_signal != nullptr && on_queued_signal(r, static_cast<ucontext_t*>(context));
+    return known ? void() : Chain(sig, info, context);
+  }
   ExchangeAcqRel(&r->signalled, 0u);        // pairs: Request
   uint32_t state = LoadAcquire(&r->state);  // pairs: Request
   if (ModeOf(state) != kRequested) return;  // the stop was given up
@@ -159,14 +166,16 @@ bool EnsureHandler() {
   return true;
 }
 
-long SendStopSignal(Record* r) {
+long SendStopSignal(Record* r) { return SendStopSignal(r->tid, r); }
+
+long SendStopSignal(int tid, void* value) {
   siginfo_t info = {};
   long pid = plat::Syscall(__NR_getpid);
   info.si_signo = kStopSignal;
   info.si_code = SI_QUEUE;
   info.si_pid = static_cast<pid_t>(pid);
-  info.si_value.sival_ptr = r;
-  return plat::Syscall(__NR_rt_tgsigqueueinfo, pid, r->tid, kStopSignal, &info);
+  info.si_value.sival_ptr = value;
+  return plat::Syscall(__NR_rt_tgsigqueueinfo, pid, tid, kStopSignal, &info);
 }
 
 }  // namespace undergo::world

@@ -2,6 +2,8 @@
 // What the parts of world/ share about a running stop.
 #pragma once
 
+#include <ucontext.h>
+
 #include "world/blocked_call.h"
 #include "world/record.h"
 
@@ -20,6 +22,12 @@ constexpr int kStopSignal = 33;
 bool EnsureHandler();
 // 0 or -errno.
 long SendStopSignal(Record* r);
+// The same signal with any other value, for the scheduler.
+long SendStopSignal(int tid, void* value);
+// What to do with it; false: the value is unknown. Runs with all signals blocked. Set before one is
+// sent.
+using QueuedSignalHook = bool (*)(void* value, ucontext_t* context);
+extern constinit QueuedSignalHook on_queued_signal;
 void PrepareSignals();
 
 // tasks.cc: what /proc/self/task says. All with records_lock held.
