@@ -80,6 +80,19 @@ void ScanCopy(void* context, const void* data, Addr, size_t n) {
   }
 }
 
+// The same for roots in which stacks of waiting threads may lie: without their dead parts.
+void ScanRootCopy(void* context, const void* data, Addr address, size_t n) {
+  if (world::parked_stack == nullptr) return ScanCopy(context, data, address, n);
+  for (Addr at = address, end = address + n; at < end;) {
+    world::ParkedStack stack = world::parked_stack(at);
+    Addr from = Max(at, AlignDown(stack.live, 8)), to = Min(end, stack.end);
+    if (from < to) {
+      ScanCopy(context, static_cast<const char*>(data) + (from - address), from, to - from);
+    }
+    at = to;
+  }
+}
+
 }  // namespace
 
 bool Cycle::Fail(const char* why) {
@@ -185,7 +198,7 @@ bool Cycle::FirstStop() {
 
 void Cycle::ScanRange(const RootRange& r) {
   CopyContext context = {&marker(), r.bytewise};
-  if (!ReadRoot(r, storage_->buffer, ScanCopy, &context)) {
+  if (!ReadRoot(r, storage_->buffer, ScanRootCopy, &context)) {
     pool_.Fail("memory of the program cannot be read");
   }
 }
@@ -346,7 +359,7 @@ bool Cycle::RescanRoots() {
   // Never directly: guards that the program installed in page tables look like swapped pages.
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
-    c->readable &= ReadRange(from, to, c->cycle->storage_->buffer, ScanCopy, &c->copy);
+    c->readable &= ReadRange(from, to, c->cycle->storage_->buffer, ScanRootCopy, &c->copy);
   };
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];

@@ -20,8 +20,8 @@ void ReturnToCall(G* g);
 // As EnterCall, for calls that are known to last: the P goes to another M at once.
 G* EnterLongCall();
 
-// The same for calls whose child process borrows the caller's stack and thread block, or that change
-// the kernel's signal mask meanwhile: handlers in the call do not leave it either.
+// The same for calls whose child process borrows the caller's stack and thread block, or that
+// change the kernel's signal mask meanwhile: handlers in the call do not leave it either.
 G* EnterHeldCall();
 void ExitHeldCall(G* g);
 

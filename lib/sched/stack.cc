@@ -153,6 +153,15 @@ G* SlotOf(Addr thread, size_t block) {
   return thread == reinterpret_cast<Addr>(g) - block ? g : nullptr;
 }
 
+G* SlotAround(Addr at, Addr* end) {
+  *end = at < kRange ? kRange : ~Addr{0};
+  if (at - kRange >= kRangeSize) return nullptr;
+  uint32_t shift = LoadAcquire(&blocks[(at - kRange) >> kBlockShift]);  // pairs: Refill
+  Addr unit = Addr{1} << (shift != 0 ? shift : kBlockShift);
+  *end = AlignDown(at, unit) + unit;
+  return shift != 0 ? GOfSlot(AlignDown(at, unit), shift) : nullptr;
+}
+
 G* FirstSlot() { return LoadAcquire(&all_slots); }  // pairs: TakeSlot
 
 void SlotRange(Addr* low, Addr* high) {

@@ -43,6 +43,10 @@ bool SetGuard(G* g, size_t size);
 // `block` is the size of struct pthread.
 G* SlotOf(Addr thread, size_t block);
 
+// The G of the slot around any address, null when there is no slot; *end: where the slot or the gap
+// ends. Of a slot that was never taken the G is all zero.
+G* SlotAround(Addr at, Addr* end);
+
 // Every slot ever made: follow G::all_next.
 G* FirstSlot();
 

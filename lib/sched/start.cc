@@ -254,6 +254,7 @@ const char* Start() {
   } else {
     PutIdleP(sched.ps[0]);
   }
+  world::parked_stack = ParkedStackAt;
   PreparePreemption();  // after the first thread: libc installs its handler of the signal then
   // Children begin without a scheduler; see sched/fork.cc.
   plat::Syscall(__NR_madvise, &active_page[0], sizeof active_page, MADV_WIPEONFORK);

@@ -132,8 +132,7 @@ void SetBounds(G* g, const ThreadRequest& r) {
     g->stack_low = r.stack;
     g->stack_high = AlignDown(r.stack + r.stack_size, 16);
     g->stack_size = r.stack_size;
-    g->scan_low = g->stack_low;
-    g->scan_high = g->stack_high;
+    g->scan_low = g->scan_high = 0;  // a root like all memory of the program
     return;
   }
   g->stack_low = SlotBase(g) + g->guard_size;

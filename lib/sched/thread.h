@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "sched/g.h"
+#include "world/world.h"
 
 namespace undergo::sched {
 
@@ -45,6 +46,9 @@ int Detach(G* g);
 uint32_t ThreadCount();
 // visit(context, g) for every live thread. Threads may come and go meanwhile.
 void ForEachThread(void (*visit)(void* context, G* g), void* context);
+
+// For world::parked_stack.
+world::ParkedStack ParkedStackAt(Addr at);
 
 // Ends the running G's part of the process as pthread_exit in main does: others go on.
 [[noreturn]] void EndMain();

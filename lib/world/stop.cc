@@ -49,6 +49,8 @@ constinit uint32_t undergo_world_stopping = 0;
 
 namespace undergo::world {
 
+constinit ParkedHook parked_stack = nullptr;
+
 namespace {
 
 constexpr int kCountBits = 20;

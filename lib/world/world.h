@@ -45,6 +45,16 @@ uint64_t LastStopNs();
 uint32_t ThreadCount();
 bool IsStopped();
 
+// Stacks of threads that do not run now, in memory that is mapped like any other: of the one around
+// `at`, what lies below `live` is dead, up to `end`. Not in one: live is 0, and `end` is where the
+// next one may begin. Exact while the world is stopped; else a thread may have gone on since.
+struct ParkedStack {
+  Addr live, end;
+};
+using ParkedHook = ParkedStack (*)(Addr at);
+// Null without a scheduler. Set once, by the scheduler's start.
+extern constinit ParkedHook parked_stack;
+
 // Called at the end of the outermost BusyScope when a stop waits for it (heap::on_busy_end).
 void StopHere();
 
