@@ -11,6 +11,7 @@
 #include "boot/options.h"
 #include "boot/procs.h"
 #include "boot/stress.h"
+#include "gc/audit.h"
 #include "gc/collector.h"
 #include "heap/bad_free.h"
 #include "heap/heap_stats.h"
@@ -68,6 +69,15 @@ gc::Facility FacilityOf(TrackingMode mode) {
   return mode == TrackingMode::kStop ? gc::Facility::kStopped : gc::Facility::kWriteProtect;
 }
 
+// `undergo audit` gives the path of its counters by a variable of its own.
+void JoinAudit(char** envp) {
+  constexpr char kName[] = "UNDERGO_AUDIT=";
+  constexpr size_t kSize = sizeof kName - 1;
+  for (; *envp != nullptr; ++envp) {
+    if (__builtin_strncmp(*envp, kName, kSize) == 0) return gc::OpenAudit(*envp + kSize);
+  }
+}
+
 void StartCollector() {
   if (options.gc == GcMode::kOff) return;
   if (posix::HasOwnMalloc()) {
@@ -94,6 +104,7 @@ void StartCollector() {
   config.first_facility = FacilityOf(options.tracking);
   gc::Start(config);
   posix::StartModules(options.nocollect);
+  if (options.gc == GcMode::kPoison) posix::WatchFaults();
 }
 
 __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
@@ -101,6 +112,7 @@ __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
 }
 
 __attribute__((destructor)) void OnExit() {
+  gc::ReportAtExit();
   if (options.stats != StatsMode::kExit) return;
   heap::HeapStats s;
   heap::ReadHeapStats(&s);
@@ -120,6 +132,7 @@ void Start(int, char**, char** envp) {
   ApplySettings();
   plat::AddOwnModule();
   posix::InstallForkHandlers();
+  JoinAudit(envp);
   StartCollector();
   posix::InstallThreadExitHook();
   if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)

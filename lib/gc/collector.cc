@@ -14,13 +14,18 @@
 #include "base/assert.h"
 #include "base/fmt.h"
 #include "gc/background_scavenger.h"
+#include "gc/audit.h"
 #include "gc/cycle.h"
 #include "gc/limiter.h"
 #include "gc/pacer.h"
+#include "gc/report.h"
 #include "gc/trace.h"
 #include "heap/mheap.h"
+#include "heap/poison.h"
+#include "heap/site.h"
 #include "heap/thread_words.h"
 #include "heap/walk.h"
+#include "plat/backtrace.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
 #include "plat/log.h"
@@ -41,6 +46,8 @@ constexpr uint64_t kFinishWaitNs = 5'000'000;    // of a thread that allocates a
 constexpr uint64_t kGoalWaitNs = 5'000'000;      // and for each 64 KiB when the heap is at its goal
 constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
 constexpr uint32_t kAssistTries = 5;
+constexpr uint32_t kSitesPerCycle = 5, kSitesAtExit = 50;  // in leak reports
+constexpr uint32_t kLinesPerSite = 3;                      // about hidden pointers
 constexpr uint32_t kAssistants = 8;
 
 enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4 };
@@ -82,6 +89,7 @@ struct Collector {
   uint64_t last_gc_ns = 0;  // end of the last cycle
   uint32_t failures = 0;
   Facility told = Facility::kWriteProtect;  // what the trace says that is used
+  bool exiting = false;                     // the last cycle of all
 };
 constinit Collector c;
 
@@ -432,6 +440,17 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   if (c.config.trace) Trace(t, live_at_start, goal, marked);
 }
 
+// For undergo audit.
+void CountCycle(bool done, uint64_t condemned_before) {
+  AuditCounters* a = Audit();
+  if (a == nullptr || c.exiting) return;
+  FetchAddRelaxed(done ? &a->cycles : &a->abandoned, 1u);
+  uint64_t condemned = LoadRelaxed(&heap::sweep_counts.condemned_objects);
+  if (done && condemned > condemned_before) {
+    FetchAddRelaxed(&a->poisoned, static_cast<uint32_t>(condemned - condemned_before));
+  }
+}
+
 void AfterFailure() {
   c.stats.abandoned_cycles++;
   if (c.config.trace) Say("cycle abandoned: ", c.cycle.reason());
@@ -469,6 +488,7 @@ void RunCycle(uint32_t why) {
   bool done = c.cycle.Run(first, c.config.procs, Throttle) == Outcome::kDone;
   SayFacility();
   c.last_failed = !done;
+  uint64_t condemned = LoadRelaxed(&heap::sweep_counts.condemned_objects);
   if (done) {
     c.failures = 0;
     // Marked by assists: the flip counted the coordinator's own only.
@@ -480,9 +500,14 @@ void RunCycle(uint32_t why) {
     UpdateTrigger();
     SetScavengerGoals();
     TraceScavenger();
+    if (heap::gc_heap.no_probation) heap::mheap.PurgeAll();
+    if (c.config.mode == heap::ReclaimMode::kReport && !c.exiting) {
+      ReportGarbage(kSitesPerCycle, false);
+    }
   } else {
     AfterFailure();
   }
+  CountCycle(done, condemned);
   auto end = static_cast<int64_t>(plat::NowNs());
   c.limiter.StartTransition(false, end, c.stats.cycles);
   c.limiter.FinishTransition(end);
@@ -536,12 +561,41 @@ void CoordinatorMain(void*) {
   }
 }
 
-void ReportViolation(const char* what, Addr object, size_t size) {
-  char line[256];
-  Fmt out(line, sizeof line);
-  out.Str("undergo: object ").Hex(object).Str(" of ").Dec(size).Str(" bytes ").Str(what);
-  out.Str(" although nothing pointed to it: objects of this size are no longer collected\n");
+void ReportViolation(const heap::HiddenUse& use) {
+  if (Audit() != nullptr) FetchAddRelaxed(&Audit()->uses, 1u);
+  // Every site a few times, then it is only counted.
+  if (use.site != heap::kNoSite &&
+      FetchAddRelaxed(&heap::SiteById(use.site)->uses, 1u) >= kLinesPerSite) {
+    return;
+  }
+  char line[2048];
+  Fmt out(line, sizeof line - 1);
+  out.Str("undergo: object ").Hex(use.object).Str(" of ").Dec(use.size).Str(" bytes ");
+  out.Str(use.what).Str(" although nothing pointed to it");
+  if (use.by != nullptr) plat::DescribeBacktrace(use.by, use.frames, &out.Str(", by "));
+  if (heap::sites_on) heap::DescribeSite(use.site, &out.Str("; it is from "));
+  if (c.config.mode == heap::ReclaimMode::kReclaim) {
+    out.Str(
+        ": objects of this size are no longer collected; undergo audit tells where they are from");
+  }
+  out.Char('\n');
   plat::LogWrite(out.text(), out.length());
+}
+
+// At the end of the program, if something was found.
+void SummarizeUses() {
+  uint64_t uses = heap::sweep_counts.hidden_frees;
+  if (uses == 0 || !heap::sites_on) return;
+  char line[2048];
+  for (uint32_t id = 1; id < heap::kMaxSites; ++id) {
+    uint32_t of_site = LoadRelaxed(&heap::SiteById(id)->uses);
+    if (of_site == 0) continue;
+    Fmt out(line, sizeof line - 1);
+    out.Str("undergo: poison: ").Dec(of_site).Str(" uses of hidden objects from ");
+    heap::DescribeSite(id, &out);
+    out.Char('\n');
+    plat::LogWrite(out.text(), out.length());
+  }
 }
 
 const char* ModeName(heap::ReclaimMode mode) {
@@ -564,6 +618,19 @@ void SayStart(const char* kernel) {
 
 }  // namespace
 
+void ReportAtExit() {
+  if (!IsOn()) return;
+  c.exiting = true;
+  if (c.config.mode == heap::ReclaimMode::kReport) {
+    Collect();
+    ReportGarbage(kSitesAtExit, true);
+  } else if (c.config.mode == heap::ReclaimMode::kPoison) {
+    // Bytes that were changed since the last cycle.
+    if (Audit() != nullptr) Collect();
+    SummarizeUses();
+  }
+}
+
 void Start(const Config& config) {
   c.config = config;
   c.process_start_ns = plat::NowNs();
@@ -572,6 +639,11 @@ void Start(const Config& config) {
   heap::gc_heap.clobber = config.clobber;
   if (config.stress) heap::gc_heap.notice_bytes = 1;
   heap::on_violation = ReportViolation;
+  bool sites =
+      config.mode == heap::ReclaimMode::kReport || config.mode == heap::ReclaimMode::kPoison;
+  if (config.mode == heap::ReclaimMode::kPoison) heap::StartPoison();
+  if (Audit() != nullptr) FetchAddRelaxed(&Audit()->collectors, 1u);
+  if (sites && !heap::EnableSites()) Say("no address space for ", "the sites of allocations");
   heap::on_allocation = OnAllocation;
   c.pacer.Init(config.percent, config.memory_limit);
   c.scavenger.Start(config.procs);
@@ -649,6 +721,14 @@ void BeforeUserfaultfd() {
 void AfterUserfaultfd() { c.cycle.NoteUserfaultfd(); }
 
 void AfterForkInChild() {
+  // What was found so far is the parent's.
+  bool any = LoadRelaxed(&heap::sweep_counts.hidden_frees) != 0 && heap::sites_on;
+  for (uint32_t id = 1; any && id < heap::kMaxSites; ++id) heap::SiteById(id)->uses = 0;
+  heap::sweep_counts.hidden_frees = 0;
+  if (Audit() != nullptr) {
+    FetchAddRelaxed(&Audit()->processes, 1u);
+    if (IsOn()) FetchAddRelaxed(&Audit()->collectors, 1u);
+  }
   c.running = c.requests = c.busy = 0;
   c.free_assistants = LowMask(kAssistants);
   c.cycle.AfterForkInChild();

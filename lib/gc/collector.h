@@ -37,6 +37,9 @@ int32_t SetPercent(int32_t percent);    // returns the old one
 int64_t SetMemoryLimit(int64_t bytes);  // negative: only returns the old one
 bool AddRoots(Addr from, Addr to);
 
+// The program ends: prints what the mode has to say, after a last cycle where that is of use.
+void ReportAtExit();
+
 struct CollectorStats {
   uint32_t cycles, forced_cycles, abandoned_cycles;
   uint64_t pause_total_ns;

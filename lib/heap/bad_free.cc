@@ -6,6 +6,7 @@
 
 #include "base/fmt.h"
 #include "heap/arena.h"
+#include "plat/backtrace.h"
 #include "plat/log.h"
 #include "plat/maps.h"
 
@@ -43,20 +44,33 @@ void DescribeObject(BadFree kind, Addr a, Fmt* out) {
   }
 }
 
+// The caller, and who called it as far as can be seen. A free that is noticed late has no caller:
+// whoever runs now has nothing to do with it.
+void DescribeCaller(void* caller, Fmt* out) {
+  constexpr uint32_t kFrames = 8;
+  Addr pcs[kFrames];
+  auto first = reinterpret_cast<Addr>(caller);
+  if (first == 0) {
+    out->Str("unknown");
+    return;
+  }
+  uint32_t count = plat::Backtrace(pcs, kFrames);
+  uint32_t from = 0;
+  while (from < count && pcs[from] != first) ++from;
+  if (from == count) pcs[from = 0] = first, count = 1;
+  plat::DescribeBacktrace(pcs + from, count - from, out);
+}
+
 }  // namespace
 
 void ReportBadFree(BadFree kind, const void* p, const char* function, void* caller) {
-  char buffer[512];
+  char buffer[2048];
   Fmt out(buffer, sizeof buffer);
   out.Str("undergo: ").Str(function).Str("(): ").Str(KindName(kind)).Char(' ');
   out.Hex(reinterpret_cast<Addr>(p));
   DescribeObject(kind, reinterpret_cast<Addr>(p), &out);
   out.Str(", caller ");
-  if (caller == nullptr) {
-    out.Str("unknown");
-  } else {
-    plat::DescribeAddress(reinterpret_cast<Addr>(caller), &out);
-  }
+  DescribeCaller(caller, &out);
   if (!tolerate_bad_free) out.Str("; UNDERGO=badfree=ignore goes on");
   out.Char('\n');
   plat::LogWrite(out.text(), out.length());

@@ -19,6 +19,7 @@
 // 64 bytes); recovering from the fault (takes a SIGSEGV handler away from the program).
 #include "heap/careful.h"
 
+#include "heap/poison.h"
 #include "heap/thread_words.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
@@ -67,6 +68,7 @@ void MakeCareful(Addr from, size_t size) {
   Addr low = Max(from, arena.base);
   Addr high = Min(from + size, arena.base + LoadAcquire(&arena.size));  // pairs: ArenaCommitLocked
   if (arena.base == 0 || from + size < from || low >= high) return;
+  UnpoisonRange(low, high);
   uint64_t* bits = Bits();
   bool news = bits == nullptr;
   for (uint32_t slice = SliceOf(low); bits != nullptr && slice <= SliceOf(high - 1); ++slice) {
@@ -81,7 +83,7 @@ void MakeCareful(Addr from, size_t size) {
 
 bool SliceIsCarefulSlow(uint32_t slice) {
   uint64_t* bits = LoadAcquire(&careful_map.bits);  // pairs: Bits
-  if (bits == nullptr) return true;
+  if (bits == nullptr) return LoadRelaxed(&careful_map.all);
   return LoadRelaxed(&careful_map.all) ||
          ((LoadAcquire(&bits[slice / 64]) >> (slice % 64)) & 1) != 0;  // pairs: MakeCareful
 }
@@ -90,12 +92,15 @@ bool RangeIsCarefulSlow(Addr from, Addr to) {
   for (uint32_t slice = SliceOf(from); from < to && slice <= SliceOf(to - 1); ++slice) {
     if (SliceIsCarefulSlow(slice)) return true;
   }
-  return false;
+  return RangeIsGuarded(from, to);
 }
 
 bool SpanIsCareful(const Span* s) {
-  Addr start = SpanAddr(s);
-  return RangeIsCareful(start, start + (size_t{LoadRelaxed(&s->slices)} << kSliceShift));
+  uint32_t first = SliceOfSpan(s), count = LoadRelaxed(&s->slices);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (SliceIsCareful(first + i)) return true;
+  }
+  return false;
 }
 
 DirectReads::DirectReads() : counter_(&grace.readers[LoadRelaxed(&grace.epoch) & 1]) {

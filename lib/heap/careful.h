@@ -12,7 +12,7 @@ namespace undergo::heap {
 struct CarefulMap {
   uint64_t* bits = nullptr;  // one for each slice; atomic, made by the first MakeCareful
   bool all = false;          // no memory for the bits: everything is careful
-  bool any = false;          // atomic; false: nothing is, and that is all that a reader looks at
+  bool any = false;          // atomic; false: nothing is, no page is guarded: all a reader looks at
 };
 extern constinit CarefulMap careful_map;
 
@@ -28,13 +28,13 @@ inline bool SliceIsCareful(uint32_t slice) {
   return UNDERGO_UNLIKELY(LoadAcquire(&careful_map.any)) &&  // pairs: MakeCareful
          SliceIsCarefulSlow(slice);
 }
-// One of the slices that [from, to) touches is.
+// One of the slices that [from, to) touches is, or one of the pages is guarded (heap/poison.h).
 bool RangeIsCarefulSlow(Addr from, Addr to);
 inline bool RangeIsCareful(Addr from, Addr to) {
   return UNDERGO_UNLIKELY(LoadAcquire(&careful_map.any)) &&  // pairs: MakeCareful
          RangeIsCarefulSlow(from, to);
 }
-// One of the slices of the span is.
+// One of the slices of the span is; guarded pages do not count.
 bool SpanIsCareful(const Span* s);
 
 // Held by who reads objects of the program without copying, for a millisecond at most: first the

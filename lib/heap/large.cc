@@ -72,6 +72,7 @@ bool ResizeLarge(Span* s, size_t size) {
   if (slices > kMaxSlices) return false;
   uint32_t count = static_cast<uint32_t>(slices);
   BusyScope busy;
+  if (gc_heap.enabled) GcLargeUsed(s, "was resized by the program");
   bool zeroed;
   if (count > s->slices && !mheap.ExtendSpan(s, count, &zeroed)) return false;
   if (count < s->slices) mheap.ShrinkSpan(s, count);

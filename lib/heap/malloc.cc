@@ -12,6 +12,7 @@
 #include "heap/mheap.h"
 #include "heap/pin.h"
 #include "heap/registry.h"
+#include "heap/site.h"
 #include "heap/sweep.h"
 #include "heap/walk.h"
 
@@ -67,6 +68,7 @@ void* AllocSlow(size_t size, bool want_zero) {
     p = SmallSlow(cls, &zeroed);
   }
   if (p == nullptr) return NoMemory();
+  if (UNDERGO_UNLIKELY(sites_on)) RecordSite(p);
   MayTellCollector();
   return want_zero && !zeroed ? __builtin_memset(p, 0, size) : p;
 }
@@ -78,6 +80,7 @@ void* MallocClass(uint32_t cls) {
   bool zeroed;
   void* p = SmallSlow(cls, &zeroed);
   if (p == nullptr) return NoMemory();
+  if (UNDERGO_UNLIKELY(sites_on)) RecordSite(p);
   MayTellCollector();
   return p;
 }
@@ -102,6 +105,7 @@ void* MallocAligned(size_t align, size_t size) {
   size_t slices = AlignUp(align, kSliceSize) / kSliceSize;
   if (slices > kMaxSlices) return NoMemory();
   void* p = MallocLarge(Max(size, kMaxSmallSize + 1), static_cast<uint32_t>(slices), false);
+  if (UNDERGO_UNLIKELY(sites_on) && p != nullptr) RecordSite(p);
   return p != nullptr ? p : NoMemory();
 }
 

@@ -63,7 +63,8 @@ bool LoadCursor(MCache* mc, Cursor* c, Span* s) {
   for (uint32_t i = 0; i < words; ++i, w = w + 1 < words ? w + 1 : 0) {
     uint64_t bits = LoadRelaxed(&s->free_bits[w]) & s->ValidBits(w);
     if (bits == 0) continue;
-    if (k.batch < 64) bits &= LowMask(k.batch) << LowestBit(bits);
+    uint32_t batch = UNDERGO_UNLIKELY(gc_heap.single_slots) ? 1 : k.batch;
+    if (batch < 64) bits &= LowMask(batch) << LowestBit(bits);
     // One instruction: a signal handler may free into this word at any point.
     asm volatile("andq %1, %0" : "+m"(s->free_bits[w]) : "r"(~bits) : "cc");
     s->word = static_cast<uint16_t>(w);

@@ -25,6 +25,8 @@
 #include "heap/large.h"
 #include "heap/mcache.h"
 #include "heap/pin.h"
+#include "heap/poison.h"
+#include "heap/site.h"
 #include "heap/walk.h"
 #include "plat/syscall.h"
 
@@ -39,7 +41,6 @@ constinit size_t size_rounding = kGranule - 1;
 
 namespace {
 
-constexpr uint8_t kPoison = 0xdb;
 constexpr uint8_t kClobber = 0xde;
 
 Addr SlotAddr(const Span* s, uint32_t w, uint64_t bit) {
@@ -73,9 +74,9 @@ void ZeroPlane(Span* s, Plane plane, uint32_t flag) {
 }
 
 void Violation(const char* what, Span* s, uint32_t w, uint64_t bits) {
-  FetchAddRelaxed(&sweep_counts.hidden_frees, uint64_t{CountBits(bits)});
-  StoreRelaxed(&gc_heap.spared[s->cls], 1u);
-  if (on_violation != nullptr) on_violation(what, SlotAddr(s, w, bits), s->slot_size);
+  for (; bits != 0; bits &= bits - 1) {
+    ReportHiddenUse(what, s, w * 64 + LowestBit(bits), nullptr, 0);
+  }
 }
 
 void CountCondemned(const Span* s, int64_t objects) {
@@ -96,20 +97,29 @@ bool TakeBudget(size_t bytes) {
   return false;
 }
 
-// The program wrote to a condemned object: all of the span come back.
-void ResurrectChanged(Span* s) {
+// All condemned objects of the span come back.
+void Resurrect(Span* s) {
   uint64_t* condemned = MarkBits(s, Plane::kCondemned);
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   for (uint32_t w = 0; w < s->words(); ++w) {
     uint64_t bits = condemned[w];
     if (bits == 0) continue;
-    Violation("was written to", s, w, bits);
     marks[w] |= bits;
     CountCondemned(s, -static_cast<int64_t>(CountBits(bits)));
     FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{CountBits(bits)});
     condemned[w] = 0;
   }
   s->gc_flags &= ~kHasCondemned;
+}
+
+// The program wrote to a condemned object. Which one it was is not known, so the first one stands
+// for all.
+void ResurrectChanged(Span* s) {
+  const uint64_t* condemned = MarkBits(s, Plane::kCondemned);
+  uint32_t w = 0;
+  while (condemned[w] == 0) ++w;
+  Violation("or a neighbour was written to", s, w, condemned[w] & -condemned[w]);
+  Resurrect(s);
 }
 
 void FillSlots(Span* s, uint32_t w, uint64_t bits, uint8_t byte) {
@@ -151,7 +161,6 @@ uint32_t SweepWord(Span* s, uint32_t w, Verdict verdict, uint32_t* condemned_now
     ZeroPlane(s, Plane::kCondemned, kHasCondemned);
     MarkBits(s, Plane::kCondemned)[w] = condemned;
     CountCondemned(s, static_cast<int64_t>(CountBits(condemned)) - CountBits(old));
-    if (gc_heap.mode == ReclaimMode::kPoison) FillSlots(s, w, condemned & ~old, kPoison);
   }
   *condemned_now += CountBits(condemned);
   StoreRelaxed(&marks[w], keep | condemned);
@@ -170,6 +179,7 @@ Verdict Decide(Span* s) {
 // The program changed the protection of a part of the span: none of its objects is looked at, and
 // none is handed out again, as its pages may be of no use.
 void KeepAll(Span* s) {
+  UnpoisonSpan(s);
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   for (uint32_t w = 0; w < s->words(); ++w) {
     StoreRelaxed(&marks[w], AllocatedBits(s, w) | (LoadRelaxed(&marks[w]) & CursorBits(s, w)));
@@ -196,6 +206,10 @@ uint32_t SweepWords(Span* s) {
     return 0;
   }
   if (LoadRelaxed(&s->has_pins) != 0) KeepPinned(s);
+  if (gc_heap.mode == ReclaimMode::kPoison) {
+    PoisonSpan(s);
+    return 0;
+  }
   bool watched = (s->gc_flags & kHasCondemned) != 0;
   if (watched && HashCondemned(s) != s->probation_hash) {
     ResurrectChanged(s);
@@ -216,6 +230,12 @@ uint32_t SweepWords(Span* s) {
   return freed;
 }
 
+void CountLargeCondemned(const Span* s, int64_t sign) {
+  FetchAddRelaxed(&sweep_counts.condemned_objects, static_cast<uint64_t>(sign));
+  FetchAddRelaxed(&sweep_counts.condemned_bytes,
+                  static_cast<uint64_t>(sign * static_cast<int64_t>(s->large_bytes)));
+}
+
 bool Claim(Span* s, uint32_t goal) {
   uint32_t seen = LoadRelaxed(&s->sweepgen);
   if (seen == goal || seen == goal - 1) return false;
@@ -223,6 +243,20 @@ bool Claim(Span* s, uint32_t goal) {
 }
 
 }  // namespace
+
+void ReportHiddenUse(const char* what, const Span* s, uint32_t slot, const Addr* by,
+                     uint32_t frames) {
+  FetchAddRelaxed(&sweep_counts.hidden_frees, uint64_t{1});
+  if (gc_heap.mode == ReclaimMode::kReclaim) StoreRelaxed(&gc_heap.spared[s->cls], 1u);
+  bool large = LoadRelaxed(&s->state) == SpanState::kLarge;
+  HiddenUse use = {what,
+                   SpanAddr(s) + size_t{slot} * s->slot_size,
+                   large ? s->large_bytes : s->slot_size,
+                   SiteOf(s, slot),
+                   by,
+                   frames};
+  if (on_violation != nullptr) on_violation(use);
+}
 
 SweepResult SweepSpan(Span* s) {
   uint32_t goal = LoadAcquire(&heap_sweepgen);  // pairs: the collector's flip
@@ -247,18 +281,23 @@ size_t SweepLarge(Span* s) {
   bool old = (s->gc_flags & kHasCondemned) != 0;
   bool ripe = gc_heap.no_probation || (old && gc_heap.now_ms - s->probation_ms >= kProbationMs) ||
               (!old && !TakeBudget(size));
-  bool release = garbage && ripe && gc_heap.mode == ReclaimMode::kReclaim;
+  bool release = garbage && ripe && gc_heap.mode == ReclaimMode::kReclaim &&
+                 LoadRelaxed(&gc_heap.spared[kLargeClass]) == 0;
+  if (garbage && old && gc_heap.mode == ReclaimMode::kPoison && !LargeIsIntact(s)) {
+    ReportHiddenUse("was written to", s, 0, nullptr, 0);
+    Pin(reinterpret_cast<void*>(SpanAddr(s)));
+    garbage = false;
+  }
   if (garbage) {
     FetchAddRelaxed(&sweep_counts.garbage_objects, uint64_t{1});
     FetchAddRelaxed(&sweep_counts.garbage_bytes, uint64_t{size});
   }
   bool condemned = garbage && !release;
   if (condemned != old) {
-    uint64_t sign = condemned ? 1 : ~uint64_t{0};
-    FetchAddRelaxed(&sweep_counts.condemned_objects, sign);
-    FetchAddRelaxed(&sweep_counts.condemned_bytes, sign * size);
+    CountLargeCondemned(s, condemned ? 1 : -1);
     if (old && !garbage) FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{1});
     s->probation_ms = gc_heap.now_ms;
+    if (gc_heap.mode == ReclaimMode::kPoison) condemned ? PoisonLarge(s) : UnpoisonLarge(s);
   }
   s->gc_flags = condemned ? s->gc_flags | kHasCondemned : s->gc_flags & ~kHasCondemned;
   StoreRelease(&s->sweepgen, goal);  // pairs: NeedsSweep
@@ -301,6 +340,7 @@ void GcForgetSpan(Span* s) {
       Violation("was freed by the program", s, w, condemned[w]);
       CountCondemned(s, -static_cast<int64_t>(CountBits(condemned[w])));
     }
+    UnpoisonSpan(s);
     s->gc_flags = 0;
   }
   // In a mark phase the plane does not tell what was counted; the flip counts anew.
@@ -323,8 +363,14 @@ size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
       uint64_t* condemned = MarkBits(s, Plane::kCondemned);
       uint64_t hidden = condemned[w] & bits;
       if (hidden != 0) {
-        Violation("was freed by the program", s, w, hidden);
-        ResurrectChanged(s);
+        if (gc_heap.mode == ReclaimMode::kPoison) {
+          PoisonTaken(s, w, hidden);
+        } else {
+          Violation("was freed by the program", s, w, hidden);
+          condemned[w] &= ~hidden;
+          CountCondemned(s, -static_cast<int64_t>(CountBits(hidden)));
+          Resurrect(s);
+        }
       }
     }
     if ((s->gc_flags & kHasReclaimed) != 0) {
@@ -342,8 +388,17 @@ size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
   return bytes;
 }
 
+void GcLargeUsed(Span* s, const char* what) {
+  if ((LoadRelaxed(&s->gc_flags) & kHasCondemned) == 0) return;
+  s->gc_flags &= ~kHasCondemned;
+  CountLargeCondemned(s, -1);
+  ReportHiddenUse(what, s, 0, nullptr, 0);
+  UnpoisonLarge(s);
+}
+
 void GcLargeChanged(Span* s, size_t before, size_t after) {
   if (!gc_heap.enabled) return;
+  if (before != 0 && after == 0) GcLargeUsed(s, "was freed by the program");
   if (before == 0) {
     s->gc_flags = 0;
     if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);

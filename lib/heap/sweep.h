@@ -31,15 +31,16 @@ struct GcHeap {
   bool unswept = false;  // a sweep is under way
   bool marking = false;  // kMarked has the meaning that it has in a mark phase
   ReclaimMode mode = ReclaimMode::kReclaim;
-  bool clobber = false;  // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
+  bool clobber = false;       // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
+  bool single_slots = false;  // cursors take one slot at a time (heap/site.h)
   size_t notice_bytes = kAllocationBatch;  // on_allocation comes after so many; set once
   bool no_probation = false;               // the memory limit forces the reuse of garbage at once
   uint32_t now_ms = 0;                     // clock of this sweep
   int64_t probation_left = 0;              // atomic; bytes that may still be put on probation
   uint64_t live_bytes = 0;                 // atomic; marked by the last cycle and handed out since
   uint64_t black_bytes = 0;                // atomic; handed out while `black`
-  uint32_t spared[kNumClasses] =
-      {};  // classes in which a hidden pointer was proved: never reclaimed
+  // Classes in which a hidden pointer was proved: never reclaimed. The last one is large objects.
+  uint32_t spared[kNumClasses + 1] = {};
 };
 extern constinit GcHeap gc_heap;
 
@@ -59,8 +60,20 @@ struct SweepCounts {
 extern constinit SweepCounts sweep_counts;
 
 // A hidden pointer was proved: the program used or freed an object that nothing pointed to.
-using ViolationHook = void (*)(const char* what, Addr object, size_t size);
+struct HiddenUse {
+  const char* what;  // "was freed by the program"
+  Addr object;
+  size_t size;      // of its slot, in bytes
+  uint32_t site;    // where it was allocated (heap/site.h), kNoSite when not known
+  const Addr* by;   // call chain of who used it; null when not known
+  uint32_t frames;  // in `by`
+};
+using ViolationHook = void (*)(const HiddenUse& use);
 extern constinit ViolationHook on_violation;
+// Counts it and tells the hook; in the mode kReclaim the object's size class is spared from then
+// on.
+void ReportHiddenUse(const char* what, const Span* s, uint32_t slot, const Addr* by,
+                     uint32_t frames);
 // `bytes` of live memory more since the last call; entered outside of BusyScope, any thread.
 // *credit is the thread's own, in bytes of allocation, for the collector's use.
 using AllocationHook = void (*)(size_t bytes, int64_t* credit);
@@ -101,6 +114,8 @@ void GcForgetSpan(Span* s);
 // `bits` of word w leave the free structure for a cursor. Returns bytes that count as live now;
 // *cleared: all of the slots were cleared.
 size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared);
+// A large object is about to be resized.
+void GcLargeUsed(Span* s, const char* what);
 // A large object was made, resized or freed.
 void GcLargeChanged(Span* s, size_t before, size_t after);
 

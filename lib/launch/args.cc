@@ -71,6 +71,33 @@ std::string HelpLine(const std::string& option, const char* help) {
   return line + help + "\n";
 }
 
+// Reads options from argv[*i] on, up to the first word that is none. True when "--" ended them.
+bool TakeOptions(int argc, char** argv, int* i, Args* args) {
+  for (; *i < argc && argv[*i][0] == '-'; ++*i) {
+    const std::string word = argv[*i];
+    if (word == "--") {
+      ++*i;
+      return true;
+    }
+    if (word == "--help" || word == "-h") args->command = Command::kHelp;
+    if (word == "--version") args->command = Command::kVersion;
+    if (args->command == Command::kHelp || args->command == Command::kVersion) return true;
+    const size_t equals = word.find('=');
+    const std::string flag = word.substr(0, 2) == "--" ? word.substr(2, equals - 2) : "";
+    if (!TakesValue(flag)) {
+      Die(kBadRequest, "unknown option " + Quoted(word) + "; undergo --help lists the options");
+    }
+    if (equals != std::string::npos) {
+      TakeOption(flag, word.substr(equals + 1), args);
+    } else if (*i + 1 < argc) {
+      TakeOption(flag, argv[++*i], args);
+    } else {
+      Die(kBadRequest, "option " + Quoted(word) + " needs a value: " + word + "=VALUE");
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string FlagOf(const OptionInfo& info) {
@@ -84,37 +111,16 @@ std::string FlagOf(const OptionInfo& info) {
 Args ParseArgs(int argc, char** argv) {
   Args args;
   int i = 1;
-  for (; i < argc && argv[i][0] == '-'; ++i) {
-    const std::string word = argv[i];
-    if (word == "--") {
-      args.program = argv + i + 1;
-      break;
-    }
-    if (word == "--help" || word == "-h") {
-      args.command = Command::kHelp;
-      return args;
-    }
-    if (word == "--version") {
-      args.command = Command::kVersion;
-      return args;
-    }
-    const size_t equals = word.find('=');
-    const std::string flag = word.substr(0, 2) == "--" ? word.substr(2, equals - 2) : "";
-    if (!TakesValue(flag)) {
-      Die(kBadRequest, "unknown option " + Quoted(word) + "; undergo --help lists the options");
-    }
-    if (equals != std::string::npos) {
-      TakeOption(flag, word.substr(equals + 1), &args);
-    } else if (i + 1 < argc) {
-      TakeOption(flag, argv[++i], &args);
-    } else {
-      Die(kBadRequest, "option " + Quoted(word) + " needs a value: " + word + "=VALUE");
-    }
+  const bool dashes = TakeOptions(argc, argv, &i, &args);
+  if (args.command != Command::kRun) return args;
+  if (!dashes && i < argc && strcmp(argv[i], "doctor") == 0) args.command = Command::kDoctor;
+  if (!dashes && i < argc && strcmp(argv[i], "audit") == 0) {
+    args.command = Command::kAudit;
+    ++i;
+    TakeOptions(argc, argv, &i, &args);
+    if (args.command != Command::kAudit) return args;
   }
-  if (args.program == nullptr) {
-    args.program = argv + i;
-    if (i < argc && strcmp(argv[i], "doctor") == 0) args.command = Command::kDoctor;
-  }
+  args.program = argv + i;
   if (args.command == Command::kDoctor && args.program[1] != nullptr) {
     Die(kBadRequest, "doctor takes no argument, not " + Quoted(args.program[1]) +
                          "; undergo -- doctor runs a program of that name");
@@ -128,8 +134,8 @@ Args ParseArgs(int argc, char** argv) {
 std::string HelpText() {
   std::string text =
       "Usage: undergo [options] [--] PROGRAM [ARGS]   run PROGRAM under undergo\n"
+      "       undergo audit [options] [--] PROGRAM    may PROGRAM be collected?\n"
       "       undergo doctor                          show what this machine offers\n"
-      "\n"
       "Options (those for settings go before the environment, see below):\n";
   for (size_t i = 0; i < boot::kOptionCount; ++i) {
     const OptionInfo& info = boot::kOptionTable[i];

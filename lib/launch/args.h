@@ -16,6 +16,7 @@ struct Setting {
 
 enum class Command {
   kRun,
+  kAudit,
   kDoctor,
   kHelp,
   kVersion,

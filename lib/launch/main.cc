@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "launch/args.h"
+#include "launch/audit.h"
 #include "launch/doctor.h"
 #include "launch/env.h"
 #include "launch/program.h"
@@ -18,7 +19,7 @@
 
 int main(int argc, char** argv) {
   using namespace undergo;
-  const launch::Args args = launch::ParseArgs(argc, argv);
+  launch::Args args = launch::ParseArgs(argc, argv);
   if (args.command == launch::Command::kHelp) {
     fputs(launch::HelpText().c_str(), stdout);
     return 0;
@@ -30,6 +31,7 @@ int main(int argc, char** argv) {
 
   boot::Options options;
   launch::Environment environment(environ);
+  if (args.command == launch::Command::kAudit) launch::AddAuditSettings(&args, environment);
   launch::ApplySettings(args, &environment);
   launch::CheckSettings(&environment, &options);
   if (args.command == launch::Command::kDoctor) {
@@ -41,5 +43,8 @@ int main(int argc, char** argv) {
   const std::string path = launch::FindProgram(args.program[0], search_path);
   launch::CheckProgram(path, search_path);
   launch::AddPreload(launch::FindLibrary(args.library), &environment);
+  if (args.command == launch::Command::kAudit) {
+    return launch::RunAudit(path, args.program, &environment);
+  }
   launch::Run(path, args.program, environment.Entries());
 }

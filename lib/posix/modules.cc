@@ -27,6 +27,7 @@
 #include "base/atomic.h"
 #include "gc/roots.h"
 #include "heap/pin.h"
+#include "plat/backtrace.h"
 #include "plat/dlopen.h"
 #include "plat/real.h"
 #include "plat/syscall.h"
@@ -207,19 +208,17 @@ void RedirectAll() {
 }
 
 void AfterDlopen() {
+  plat::ForgetFrames();
   RedirectAll();
   if (ExchangeAcqRel(&missed, 0u) != 0) heap::PinAll();  // pairs: IsMissedModule
 }
-
-using FindObjectFunction = int (*)(void* pc, void* result);
-constinit FindObjectFunction find_object = nullptr;
 
 // The module that contains an address; null when there is none or it cannot be asked.
 const link_map* ModuleOf(const void* address) {
 #ifdef DLFO_STRUCT_HAS_EH_DBASE
   dl_find_object found;
-  if (find_object == nullptr || find_object(const_cast<void*>(address), &found) != 0)
-    return nullptr;
+  auto find = real::undergo_real__dl_find_object;
+  if (find == nullptr || find(const_cast<void*>(address), &found) != 0) return nullptr;
   return found.dlfo_link_map;
 #else
   (void)address;
@@ -258,7 +257,6 @@ bool ModuleMatches(const char* path, const char* name, size_t size) {
 
 void StartModules(const char* extra) {
   extra_names = extra;
-  find_object = reinterpret_cast<FindObjectFunction>(dlsym(RTLD_DEFAULT, "_dl_find_object"));
   gc::is_missed_module = IsMissedModule;
   RedirectAll();
   undergo_dlopen_done = AfterDlopen;

@@ -54,6 +54,9 @@ void InstallForkHandlers();
 // From now on threads publish their blocking calls where they can (world/blocked_call.h).
 void EnableBlockingCalls();
 
+// Faults are looked at before the program's handler of SIGSEGV sees them (heap/poison.h).
+void WatchFaults();
+
 // Makes sure that threads give their mcache back when they end.
 void InstallThreadExitHook();
 // For a thread that has to say goodbye although it may never allocate.

@@ -90,7 +90,6 @@ else skip doctor-without-proc 'no right to unmount'; fi
 expect doctor-limited 0 '^address space limit +200000 KiB' \
   sh -c "ulimit -v 200000; exec $undergo doctor"
 refuse doctor-with-argument 2 'doctor takes no argument' "$undergo" doctor me
-refuse audit-does-not-exist-yet 127 'audit' "$undergo" audit
 
 ### The settings: each option reaches the program, if it is well-formed
 expect gogc 0 '^GOGC=50$' "$undergo" --gogc=50 ./show
