@@ -22,7 +22,9 @@
 #include "plat/syscall.h"
 #include "posix/modules.h"
 #include "posix/posix.h"
+#include "sched/preempt.h"
 #include "sched/thread.h"
+#include "sched/trace.h"
 
 namespace undergo::boot {
 
@@ -138,7 +140,11 @@ void Start(int, char**, char** envp) {
   if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)
     posix::EnableBlockingCalls();
   StartStress();
-  if (options.sched) sched::Configure(Procs());
+  if (!options.sched) return;
+  sched::Configure(Procs());
+  sched::ConfigureTrace(static_cast<uint64_t>(Max(options.godebug.schedtrace, 0)) * 1'000'000,
+                        options.godebug.scheddetail > 0);
+  sched::preempt_by_signal = options.godebug.asyncpreemptoff <= 0;
 }
 
 }  // namespace undergo::boot

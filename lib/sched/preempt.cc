@@ -39,6 +39,8 @@ __attribute__((visibility("hidden"))) void undergo_give_way();
 
 namespace undergo::sched {
 
+constinit bool preempt_by_signal = true;
+
 namespace {
 
 constexpr size_t kRedZone = 128;
@@ -97,6 +99,7 @@ void PreparePreemption() {
 }
 
 bool Preempt(M* m) {
+  if (!preempt_by_signal) return false;
   StoreRelaxed(&m->preempting, uint32_t{kAsked});
   return !plat::IsError(world::SendStopSignal(m->tid, m));
 }

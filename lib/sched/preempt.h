@@ -13,6 +13,10 @@ enum Preempting : uint32_t {
   kMissed,  // it came at an instruction where the G cannot be switched away from: ask again soon
 };
 
+// GODEBUG=asyncpreemptoff=1 makes it false: then a G that computes keeps its M, and its P goes to
+// another one. Written before the scheduler starts.
+extern constinit bool preempt_by_signal;
+
 // Once, when the scheduler starts.
 void PreparePreemption();
 // Asks the M to let others run. sysmon. False when it cannot be asked.

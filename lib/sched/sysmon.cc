@@ -4,9 +4,9 @@
 //  * A P whose M has been in a blocking call for a whole look is taken away, at once if there is
 //    work for it, after 10 ms anyway.
 //  * A P whose M runs the same G for long, while others wait: if the M's CPU clock has moved, the G
-//    computes and is preempted after 10 ms. If it has not, the M waits in the kernel without our
-//    knowing (stdio, the resolver, an inline futex): its P is taken, and it finds out when it comes
-//    back. A signal would end its system call early.
+//    computes and is preempted after 10 ms. If it has not and the kernel says that it sleeps, it
+//    waits there without our knowing (stdio, the resolver, an inline futex): its P is taken, and it
+//    finds out when it comes back. A signal would end its system call early.
 //  * Ms are made here, because it may take libc's locks (sched/start.cc).
 //  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
 //
@@ -15,12 +15,15 @@
 // Source: Go's sysmon and retake in runtime/proc.go.
 #include "sched/sysmon.h"
 
+#include <fcntl.h>
 #include <time.h>
 
+#include "base/fmt.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
+#include "sched/trace.h"
 #include "world/blocked_call.h"
 #include "world/world.h"
 
@@ -42,6 +45,22 @@ uint64_t CpuClock(int tid) {
   struct timespec t;
   if (plat::IsError(plat::Syscall(__NR_clock_gettime, clock, &t))) return 0;
   return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+// On a busy machine a thread that computes may get no CPU for long: what it does is asked for, too.
+bool SleepsInKernel(int tid) {
+  char text[64];
+  Fmt path(text, sizeof text);
+  path.Str("/proc/self/task/").Dec(static_cast<uint64_t>(tid)).Str("/stat");
+  long fd = plat::Syscall(__NR_openat, AT_FDCWD, path.text(), O_RDONLY | O_CLOEXEC, 0);
+  if (plat::IsError(fd)) return true;
+  long n = plat::Syscall(__NR_read, fd, &text[0], sizeof text - 1);
+  plat::Syscall(__NR_close, fd);
+  // "tid (name) S": names have 15 characters at the most, and may hold anything.
+  for (long at = n - 2; at > 0; --at) {
+    if (text[at] == ')') return text[at + 2] == 'S' || text[at + 2] == 'D';
+  }
+  return true;
 }
 
 bool WorkWaits(const P* p) { return !RunqEmpty(p) || LoadRelaxed(&sched.global.size) != 0; }
@@ -110,7 +129,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
     return false;
   }
   if (now - p->seen_at < kBlockedAfter) return false;
-  bool computes = cpu != p->seen_cpu;
+  bool computes = cpu != p->seen_cpu || !SleepsInKernel(m->tid);
   p->seen_cpu = cpu;
   p->seen_at = now;
   if (!computes) return TakeFromRunning(p, m, status, now);
@@ -192,11 +211,13 @@ void RunSysmon() {
   for (;;) {
     bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
     idle = all_idle && pause == kLongest ? idle + 1 : 0;
-    Sleep(pause, idle > kIdleLooks && NearestDeadline() == 0);
+    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0;
+    Sleep(pause, deep);
     uint64_t now = plat::NowNs();
     bool did = MakeMs();
     did |= Retake(now);
     Overdue(now);
+    TraceIfDue(now);
     if (did) {
       quiet = 0;
       pause = kShortest;
