@@ -23,6 +23,7 @@
 #include "posix/modules.h"
 #include "posix/posix.h"
 #include "sched/preempt.h"
+#include "sched/procs.h"
 #include "sched/thread.h"
 #include "sched/trace.h"
 
@@ -142,6 +143,8 @@ void Start(int, char**, char** envp) {
   StartStress();
   if (!options.sched) return;
   sched::Configure(Procs());
+  // As in Go, an explicit number stays.
+  if (options.gomaxprocs <= 0 && options.godebug.updatemaxprocs > 0) sched::ConfigureProcs(Procs);
   sched::ConfigureTrace(static_cast<uint64_t>(Max(options.godebug.schedtrace, 0)) * 1'000'000,
                         options.godebug.scheddetail > 0);
   sched::preempt_by_signal = options.godebug.asyncpreemptoff <= 0;

@@ -118,7 +118,7 @@ G* ForgetAncestor() {
   sched.m_count = sched.next_m_id = 0;
   sched.poll_until = 0;
   sched.sysmon_wake = sched.sysmon_deep = 0;
-  for (uint32_t i = 0; i < sched.procs; ++i) ResetP(sched.ps[i]);
+  for (uint32_t i = 0; i < sched.ps_made; ++i) ResetP(sched.ps[i]);
   for (M* m = sched.all_ms; m != nullptr;) {
     M* next = m->all_next;
     GiveM(m);

@@ -21,7 +21,8 @@ struct Sched {
   uint32_t wanted_ms;     // atomic: Ms that sysmon should make
   uint32_t m_count;       // atomic: Ms that exist
   uint32_t next_m_id;     // atomic
-  uint32_t procs;         // number of Ps in use; changes with all Ps stopped
+  uint32_t procs;         // number of Ps in use; sysmon changes it (procs.cc)
+  uint32_t ps_made;       // Ps that were ever in use; grows only
   M* all_ms;              // atomic head; grows only
   uint64_t last_poll;     // atomic; monotonic ns of the last look at the descriptors, 0: one M
                           // waits in the poller right now
@@ -30,7 +31,7 @@ struct Sched {
   uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
   uint32_t gcount;        // atomic: threads that live, main included
   uint64_t next_goid;     // atomic
-  P* ps[kMaxProcs];       // constant once active
+  P* ps[kMaxProcs];       // each constant once made
 };
 extern constinit Sched sched;
 
@@ -57,6 +58,8 @@ uint64_t NearestDeadline();
 // A deadline entered a heap: the M that waits for the nearest one may have to wait less.
 void TimerAdded(uint64_t when);
 
+// Takes this P out of the idle list; false when it is not in.
+bool TakeThisIdleP(P* p);
 // Takes a P from the idle list; null when there is none. Gives one back that has no work.
 P* TakeIdleP();
 void PutIdleP(P* p);

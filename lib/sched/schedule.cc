@@ -89,7 +89,7 @@ bool RunTimers(P* whose, P* p) {
 
 uint64_t NearestDeadline() {
   uint64_t nearest = 0;
-  for (uint32_t i = 0; i < sched.procs; ++i) {
+  for (uint32_t i = 0; i < sched.ps_made; ++i) {
     uint64_t when = sched.ps[i]->timers.Nearest();
     if (when != 0 && (nearest == 0 || when < nearest)) nearest = when;
   }
@@ -158,8 +158,8 @@ G* Steal(M* m, P* p) {
   for (int pass = 0; pass < kPasses; ++pass) {
     bool last = pass == kPasses - 1;
     uint32_t start = Random(m);
-    for (uint32_t i = 0; i < sched.procs; ++i) {
-      P* victim = sched.ps[(start + i) % sched.procs];
+    for (uint32_t i = 0; i < sched.ps_made; ++i) {
+      P* victim = sched.ps[(start + i) % sched.ps_made];
       if (victim == p) continue;
       if (last && RunTimers(victim, p)) {
         bool inherits;
@@ -257,7 +257,7 @@ void WantM() {
 bool AnyWork() {
   if (LoadRelaxed(&sched.global.size) != 0) return true;
   uint64_t now = 0;
-  for (uint32_t i = 0; i < sched.procs; ++i) {
+  for (uint32_t i = 0; i < sched.ps_made; ++i) {
     if (!RunqEmpty(sched.ps[i])) return true;
     uint64_t nearest = sched.ps[i]->timers.Nearest();
     if (nearest == 0) continue;
@@ -469,6 +469,17 @@ void TimerAdded(uint64_t when) {
 P* TakeIdleP() {
   sync::MutexLock hold(sched.lock);
   return PopIdlePLocked();
+}
+
+bool TakeThisIdleP(P* p) {
+  sync::MutexLock hold(sched.lock);
+  for (P** at = &sched.idle_ps; *at != nullptr; at = &(*at)->next_idle) {
+    if (*at != p) continue;
+    *at = p->next_idle;
+    StoreRelaxed(&sched.idle_p_count, sched.idle_p_count - 1);
+    return true;
+  }
+  return false;
 }
 
 void PutIdleP(P* p) {

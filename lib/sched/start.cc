@@ -164,7 +164,7 @@ bool MakePs(uint32_t n) {
     sched.ps[i] = &memory[i];
     if (i > 0) PutIdleP(&memory[i]);
   }
-  sched.procs = n;
+  sched.procs = sched.ps_made = n;
   return true;
 }
 

@@ -23,6 +23,7 @@
 #include "plat/futex.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
+#include "sched/procs.h"
 #include "sched/trace.h"
 #include "world/blocked_call.h"
 #include "world/world.h"
@@ -161,7 +162,7 @@ bool MakeMs() {
 
 void Overdue(uint64_t now) {
   if (LoadRelaxed(&sched.last_poll) == 0) return;  // somebody waits for all of it
-  for (uint32_t i = 0; i < sched.procs; ++i) {
+  for (uint32_t i = 0; i < sched.ps_made; ++i) {
     uint64_t when = sched.ps[i]->timers.Nearest();
     if (when == 0 || when > now) continue;
     GQueue ready;
@@ -218,6 +219,7 @@ void RunSysmon() {
     did |= Retake(now);
     Overdue(now);
     TraceIfDue(now);
+    AdaptProcs(now);
     if (did) {
       quiet = 0;
       pause = kShortest;
