@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bodies of abi/blocking.def: calls during which the thread counts as stopped.
+// Bodies of abi/blocking.def: calls that block the kernel thread, during which the thread counts as
+// stopped and its P may go to another M.
 //
 // Only libc's own functions are called so. Where another preloaded library wraps one (faketime,
 // fakeroot, socket_wrapper), its code would run on a thread that counts as stopped: such a function
 // is called as it is, and its thread gets stop signals.
+#include "posix/blocking.h"
+
 #include <errno.h>
 #include <link.h>
 #include <linux/futex.h>
 
 #include "gc/collector.h"
 #include "plat/syscall.h"
-#include "posix/posix.h"
 #include "world/blocked_call.h"
 
 namespace undergo::posix {
@@ -37,6 +39,53 @@ enum Row : int {
 // Which rows publish. Written once, by EnableBlockingCalls.
 constinit bool publishes[kRows] = {};
 
+// Calls that last: the P is given away on the way in if anybody needs it, not after a look of
+// sysmon.
+constexpr bool Lasts(Row row) {
+  switch (row) {
+    case k_pause:
+    case k_sigwait:
+    case k_sigwaitinfo:
+    case k_sigtimedwait:
+    case k_sigsuspend:
+    case k___sigsuspend:
+    case k_sem_wait:
+    case k_pthread_cond_wait:
+    case k_cnd_wait:
+    case k_wait:
+    case k___wait:
+    case k_msgrcv:
+    case k_fsync:
+    case k_syncfs:
+    case k_sync:
+    case k_fcntl:
+    case k_fcntl64: return true;
+    default: return false;
+  }
+}
+
+// From a thread with a G.
+UNDERGO_NOINLINE long CallFromG(void* real, const long args[6], bool publish, bool lasts) {
+  const long nested[6] = {reinterpret_cast<long>(real), reinterpret_cast<long>(args), 0, 0, 0, 0};
+  sched::G* g = lasts ? sched::EnterLongCall() : sched::EnterCall();
+  long result =
+      publish ? undergo_sched_call(reinterpret_cast<void*>(undergo_world_blocked_call), nested)
+              : undergo_sched_call(real, args);
+  sched::ExitCall(g);
+  return result;
+}
+
+template <Row kRow, typename R, typename... P, typename... A>
+UNDERGO_INLINE R CallReal(R (*real)(P...), A... args) {
+  if (UNDERGO_UNLIKELY(sched::Current() != nullptr)) {
+    const long words[6] = {(long)args...};
+    long result = CallFromG(reinterpret_cast<void*>(real), words, publishes[kRow], Lasts(kRow));
+    return static_cast<R>(result);
+  }
+  if (!publishes[kRow]) return real(args...);
+  return world::BlockedCall(real, args...);
+}
+
 template <Row kRow, auto* kReal, typename... A>
 UNDERGO_INLINE auto Call(A... args) {
   auto real = *kReal;
@@ -47,15 +96,21 @@ UNDERGO_INLINE auto Call(A... args) {
       return static_cast<decltype(real(args...))>(-1);
     }
   }
-  if (!publishes[kRow]) return real(args...);
-  return world::BlockedCall(real, args...);
+  return CallReal<kRow>(real, args...);
 }
 
 }  // namespace
 
 #define UNDERGO_ROW(ret, name, params, args) \
+  ret plain::name params { return Call<k_##name, &real::name> args; }
+#define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
+#include "abi/blocking.def"
+#undef UNDERGO_ROW
+
+#define UNDERGO_ROW(ret, name, params, args) \
   ret name params { return Call<k_##name, &real::name> args; }
 #define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
+#define UNDERGO_WAIT(ret, name, params, args)
 #include "abi/blocking.def"
 #undef UNDERGO_ROW
 
@@ -126,13 +181,14 @@ long Userfaultfd(long flags) {
 }  // namespace
 
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
-  auto* waiting = publishes[k_syscall] ? WaitingCall(number, b) : nullptr;
+  bool watched = publishes[k_syscall] || sched::Current() != nullptr;
+  auto* waiting = watched ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {
     if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
     if (UNDERGO_UNLIKELY(number == __NR_userfaultfd)) return Userfaultfd(a);
     return real::syscall(number, a, b, c, d, e, f);
   }
-  long result = world::BlockedCall(waiting, a, b, c, d, e, f);
+  long result = CallReal<k_syscall>(waiting, a, b, c, d, e, f);
   if (!plat::IsError(result)) return result;
   errno = static_cast<int>(-result);
   return -1;

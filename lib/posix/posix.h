@@ -62,9 +62,11 @@ void InstallThreadExitHook();
 // For a thread that has to say goodbye although it may never allocate.
 void WatchThreadExit();
 
-// A wait of the running thread ended with sched::Wake::kInterrupted: runs handlers that wait for it.
-// True when one of them ran that wants the call to end with EINTR.
-bool AttendToInterrupt();
+// A wait of the running thread ended otherwise than by kReady, and its Waiter is in no queue any
+// more: handlers that were held back run. True when the call has to end with EINTR: a handler
+// without SA_RESTART ran or, for kNever, any (signal(7) says which calls are so).
+enum class Restart { kByFlag, kNever };
+bool AttendToInterrupt(Restart restart = Restart::kByFlag);
 
 // Threads of glibc's own making, by the real pthread_create and thrd_create.
 int CreateKernelThread(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),

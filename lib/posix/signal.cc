@@ -183,6 +183,6 @@ UNDERGO_INSTALLER(sysv_signal)
 UNDERGO_INSTALLER(__sysv_signal)
 UNDERGO_INSTALLER(sigset)
 
-bool AttendToInterrupt() { return false; }
+bool AttendToInterrupt(Restart) { return false; }
 
 }  // namespace undergo::posix

@@ -118,3 +118,12 @@ bool IsPinned() {
 }
 
 }  // namespace undergo::sched
+
+// Unwinders call it for the frame of undergo_sched_call. 8: continue.
+extern "C" __attribute__((visibility("hidden"))) int undergo_sched_personality(int, int actions,
+                                                                               uint64_t, void*,
+                                                                               void*) {
+  constexpr int kCleanupPhase = 2;
+  if ((actions & kCleanupPhase) != 0) undergo::sched::LeaveCallEarly();
+  return 8;
+}

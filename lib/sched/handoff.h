@@ -4,6 +4,11 @@
 
 #include "sched/g.h"
 
+// fn(args[0], ..., args[5]) between EnterCall and ExitCall of a G: a thread that is cancelled in it
+// leaves the call on its way out.
+extern "C" __attribute__((visibility("hidden"))) long undergo_sched_call(void* fn,
+                                                                         const long args[6]);
+
 namespace undergo::sched {
 
 // Around such a call. Both do nothing for threads without a G (Current() is null); `g` is the
