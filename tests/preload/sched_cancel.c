@@ -101,8 +101,7 @@ static void Waits(const char* name) {
   sleeper = Start(Sleeper, NULL);
   child = fork();
   CHECK(child >= 0);
-  if (child == 0)
-    for (;;) pause();
+  if (child == 0) WaitToBeKilled();
   for (int early = 0; early < 2; early++) {
     for (intptr_t i = 0; i < kCalls; i++) {
       entered = cleaned = 0;

@@ -165,6 +165,7 @@ static void Exec(const char* name) {
   pid_t pid = fork();
   CHECK(pid >= 0);
   if (pid == 0) {
+    alarm(60);
     for (int i = 0; i < 20; i++) Start(i % 2 ? Sleeps : Computes, NULL);
     Moment();
     Start(Execs, &ends[1]);

@@ -149,7 +149,7 @@ static void Prepare(int which) {
   if (which == 5) {
     child = fork();
     CHECK(child >= 0);
-    while (child == 0) pause();
+    if (child == 0) WaitToBeKilled();
   }
   if (which == 20) pthread_mutex_lock(&mutex);
   if (which == 22 || which == 25) pthread_rwlock_wrlock(&rw);

@@ -186,7 +186,7 @@ static void* ForksWithDeathSignal(void* arg) {
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (write(ends[1], "x", 1) != 1) _exit(1);
-    for (;;) pause();
+    WaitToBeKilled();
   }
   char c;
   CHECK_EQ(read(ends[0], &c, 1), 1);

@@ -38,6 +38,12 @@ static inline void Moment(void) { SleepMs(kMomentMs); }
     }                                                                           \
   } while (0)
 
+// For a child process that is to be killed: it does not outlive a test that failed for long.
+__attribute__((noreturn, unused)) static void WaitToBeKilled(void) {
+  alarm(60);
+  for (;;) pause();
+}
+
 // A point in time, in so many milliseconds.
 __attribute__((unused)) static struct timespec In(clockid_t clock, long ms) {
   struct timespec t;
