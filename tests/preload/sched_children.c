@@ -102,8 +102,6 @@ static void* Masked(void* arg) {
 static void OnSignal(int sig) { (void)sig; }
 static void Masks(const char* name) {
   (void)name;
-  signal(SIGHUP, SIG_IGN);
-  signal(SIGUSR1, OnSignal);
   pthread_t t[6];
   for (intptr_t i = 0; i < 6; i++) t[i] = Start(Masked, (void*)i);
   for (int i = 0; i < 6; i++) Join(t[i]);
@@ -214,6 +212,8 @@ static void AnyChild(const char* name) {
 int main(int argc, char** argv) {
   self_path = argv[0];
   if (argc > 1 && !strcmp(argv[1], "report")) return Report();
+  signal(SIGHUP, SIG_IGN);
+  signal(SIGUSR1, OnSignal);
   static const Part parts[] = {
       {"masks", Masks}, {"commands", Commands}, {"exec", Exec}, {"any_child", AnyChild}};
   return RUN_PARTS(parts);

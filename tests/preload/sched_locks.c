@@ -69,7 +69,7 @@ static void* Reader(void* arg) {
     int n = atomic_fetch_add(&readers, 1) + 1;
     if (n > most_readers) most_readers = n;
     CHECK_EQ(writers, 0);
-    if (i % 200 == 0) usleep(50);
+    if (i % 1000 == 0) SleepMs(2);
     atomic_fetch_sub(&readers, 1);
     CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
   }

@@ -109,6 +109,7 @@ static void* ReceivesOne(void* arg) {
 }
 static void Ends(const char* name) {
   (void)name;
+  if (listener == 0) Listen();
   // A timeout of accept; a shutdown wakes accept and recv of other threads.
   struct timeval v = {0, 30000}, none = {0, 0};
   struct timespec when = In(CLOCK_MONOTONIC, 30);
