@@ -236,6 +236,7 @@ int Join(G* g, void** result, uint64_t deadline, bool try_only) {
   uint32_t joinable = kJoinable;
   if (!CasAcqRel(&g->detached, &joinable, kJoined)) return EINVAL;  // pairs: Detach
   if (result != nullptr) *result = *ResultField(g->fs);
+  if (g->user_stack) AwaitStackLeft(g);  // the program may use it for something else now
   if (!g->main) Recycle(g);
   return 0;
 }
