@@ -29,7 +29,7 @@ OPT_asan    := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer -fsanitize=address
 OPT_ubsan   := -O1 -DUNDERGO_DEBUG -fno-omit-frame-pointer -fsanitize=undefined -fno-sanitize-recover
 CXXFLAGS_ALL = $(RUNTIME) $(OPT_$(MODE)) $(CXXFLAGS)
 
-LAYERS   := base plat sync heap world gc sched posix boot interpose
+LAYERS   := base plat sync heap world gc sched posix diag boot interpose
 sources   = $(wildcard lib/$(1)/*.cc lib/$(1)/linux/*.cc lib/$(1)/x86_64/*.S)
 objects   = $(patsubst lib/%,$(OBJ)/%.o,$(basename $(call sources,$(1))))
 ARCHIVES := $(LAYERS:%=$(OUT)/lib%.a)
@@ -77,7 +77,7 @@ $(OUT)/libundergo.so: $(ARCHIVES) lib/interpose/exports.map $(LAYERS:%=$(OUT)/.l
 	$(call say,link $@)
 	$(Q)$(CC) -shared -o $@ -Wl,-soname,libundergo.so \
 	  -Wl,--whole-archive $(OUT)/libinterpose.a $(OUT)/libboot.a $(OUT)/libplat.a \
-	  -Wl,--no-whole-archive $(foreach l,posix sched gc world heap sync base,$(OUT)/lib$(l).a) \
+	  -Wl,--no-whole-archive $(foreach l,diag posix sched gc world heap sync base,$(OUT)/lib$(l).a) \
 	  -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst -Wl,-z,nodelete -Wl,-z,noexecstack \
 	  -Wl,--version-script=lib/interpose/exports.map \
 	  -Wl,--no-undefined $(LDFLAGS)

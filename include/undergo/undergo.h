@@ -94,6 +94,14 @@ UNDERGO_WEAK int64_t undergo_set_memory_limit(int64_t bytes);
  */
 UNDERGO_WEAK int undergo_add_roots(void *from, void *to);
 
+/*
+ * Prints every thread with its state, what it waits for and its call chain, to standard error or
+ * the log, in Go's format. Returns at once; a thread of the library prints a moment later. Safe in
+ * signal handlers. Returns 0, or -1 when the scheduler does not run (no thread was made yet, or
+ * UNDERGO=sched=off) or the dump before is not begun.
+ */
+UNDERGO_WEAK int undergo_dump_threads(void);
+
 /* "MAJOR.MINOR.PATCH" of the library, a constant. */
 UNDERGO_WEAK const char *undergo_version(void);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The public C interface.
+#include "diag/dump.h"
 #include "gc/collector.h"
 #include "heap/heap_stats.h"
 #include "undergo/undergo.h"
@@ -53,6 +54,10 @@ void FillCollector(undergo_stats* out) {
 }
 
 }  // namespace
+
+extern "C" int undergo_dump_threads() {
+  return undergo::diag::RequestDump(nullptr, nullptr) ? 0 : -1;
+}
 
 extern "C" int undergo_read_stats(undergo_stats* out, size_t size) {
   if (out == nullptr) return -1;

@@ -81,7 +81,8 @@ struct G {
   // --- waiting; see sched/park.h ---
   uint32_t wake;        // atomic, Wake: what ended the wait; kArmed: nothing yet
   uint32_t interrupts;  // atomic; above 0: waits end at once (a signal or a cancellation is there)
-  uint64_t since;       // monotonic ns of the tick at which the wait began; written by the G
+  const Addr* preempted;  // what undergo_preempted saved, null: it gave way by itself. For dumps
+  uint64_t since;         // monotonic ns of the tick at which the wait began; written by the G
   Timer timer;
 
   G* next;  // in a run queue, a free list or a list of ready Gs; whoever holds the list

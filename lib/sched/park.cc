@@ -38,6 +38,7 @@ Wake WaitInKernel(uint32_t* word, uint64_t deadline) {
 void Waiter::Arm() {
   if (g_ != nullptr) {
     g_->why = why_;
+    g_->since = LoadRelaxed(&sched.now);
     g_->state = GState::kWaiting;
   }
   StoreRelease(word(), kArmed);  // pairs: End

@@ -34,7 +34,7 @@
 extern "C" {
 __attribute__((visibility("hidden"))) constinit uint64_t undergo_xsave_size = 576;
 __attribute__((visibility("hidden"))) void undergo_preempted();
-__attribute__((visibility("hidden"))) void undergo_give_way();
+__attribute__((visibility("hidden"))) void undergo_give_way(const undergo::Addr* frame);
 }
 
 namespace undergo::sched {
@@ -106,11 +106,11 @@ bool Preempt(M* m) {
 
 }  // namespace undergo::sched
 
-void undergo_give_way() {
+void undergo_give_way(const undergo::Addr* frame) {
   using namespace undergo::sched;
   G* g = Current();
   if (g == nullptr) return;
-  g->why = WaitReason::kPreempted;
+  g->preempted = frame;
   Yield();
-  g->why = WaitReason::kNone;
+  g->preempted = nullptr;
 }

@@ -31,6 +31,7 @@ struct Sched {
   uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
   uint32_t gcount;        // atomic: threads that live, main included
   uint64_t next_goid;     // atomic
+  uint64_t now;           // monotonic ns of sysmon's last look; for waits that are told in minutes
   P* ps[kMaxProcs];       // each constant once made
 };
 extern constinit Sched sched;
@@ -81,6 +82,12 @@ extern constinit sync::Mutex start_lock;
 // Makes one more M, for sysmon.
 bool NewM();
 void WakeSysmon();
+
+// Asks sysmon for a thread of libc's making that runs `start` once. Any thread, any context. False
+// when an earlier request has not been served yet.
+bool RequestThread(void* (*start)(void*));
+// sysmon: serves the request.
+bool ServeThreadRequest();
 // Where the memory of an M goes that is no more.
 void GiveM(M* m);
 

@@ -264,6 +264,26 @@ const char* Start() {
 
 }  // namespace
 
+namespace {
+using ThreadStart = void* (*)(void*);
+constinit ThreadStart requested = nullptr;  // atomic
+}
+
+bool RequestThread(void* (*start)(void*)) {
+  ThreadStart none = nullptr;
+  if (!CasAcqRel(&requested, &none, start)) return false;  // pairs: ServeThreadRequest
+  WakeSysmon();
+  return true;
+}
+
+bool ServeThreadRequest() {
+  ThreadStart start = LoadAcquire(&requested);  // pairs: RequestThread
+  if (start == nullptr) return false;
+  MakeThread(start, nullptr);
+  StoreRelease(&requested, ThreadStart{nullptr});  // pairs: RequestThread
+  return true;
+}
+
 void Configure(int procs) { wanted_procs = procs; }
 
 bool StartScheduler() {

@@ -215,7 +215,9 @@ void RunSysmon() {
     bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0;
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
+    StoreRelaxed(&sched.now, now);
     bool did = MakeMs();
+    did |= ServeThreadRequest();
     did |= Retake(now);
     Overdue(now);
     TraceIfDue(now);

@@ -5,6 +5,9 @@
 // address below the red zone. Here everything that the thread can have in registers goes on its
 // stack, the scheduler runs others, and everything comes back.
 //
+// What undergo_give_way gets as its argument, in words of 8 bytes: 0 to 9 r15 to r8, rdi, rsi;
+// 10 rbp; 11 to 14 rbx, rdx, rcx, rax; 15 the flags; 16 the address; then the red zone.
+//
 //   rsp at the entry: | address | 128 bytes of red zone | the thread's frame ...
 
         .text
@@ -82,6 +85,7 @@ undergo_preempted:
         movl    $-1, %eax
         movl    $-1, %edx
         xsave64 (%rsp)
+        movq    %rbp, %rdi
         call    undergo_give_way
         movl    $-1, %eax
         movl    $-1, %edx
