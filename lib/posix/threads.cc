@@ -132,6 +132,7 @@ int pthread_clockjoin_np(pthread_t thread, void** result, clockid_t clock,
   if (g != nullptr) {
     uint64_t deadline = sched::kNever;
     if (t != nullptr) {
+      if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC) return EINVAL;
       int error = DeadlineOf(clock, t, &deadline);
       if (error != 0) return error;
     }
