@@ -62,8 +62,7 @@ int Procs() {
 
 heap::ReclaimMode ModeOf(GcMode mode) {
   if (mode == GcMode::kReport) return heap::ReclaimMode::kReport;
-  // Until quarantine can delay the program's own frees it reclaims nothing else: as a report.
-  if (mode == GcMode::kQuarantine) return heap::ReclaimMode::kReport;
+  if (mode == GcMode::kQuarantine) return heap::ReclaimMode::kQuarantine;
   return mode == GcMode::kPoison ? heap::ReclaimMode::kPoison : heap::ReclaimMode::kReclaim;
 }
 

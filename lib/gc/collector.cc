@@ -22,6 +22,7 @@
 #include "gc/trace.h"
 #include "heap/mheap.h"
 #include "heap/poison.h"
+#include "heap/quarantine.h"
 #include "heap/site.h"
 #include "heap/thread_words.h"
 #include "heap/walk.h"
@@ -600,6 +601,7 @@ void SummarizeUses() {
 
 const char* ModeName(heap::ReclaimMode mode) {
   if (mode == heap::ReclaimMode::kReclaim) return "on";
+  if (mode == heap::ReclaimMode::kQuarantine) return "quarantine";
   return mode == heap::ReclaimMode::kReport ? "report" : "poison";
 }
 
@@ -642,6 +644,7 @@ void Start(const Config& config) {
   bool sites =
       config.mode == heap::ReclaimMode::kReport || config.mode == heap::ReclaimMode::kPoison;
   if (config.mode == heap::ReclaimMode::kPoison) heap::StartPoison();
+  if (config.mode == heap::ReclaimMode::kQuarantine) heap::StartQuarantine();
   if (Audit() != nullptr) FetchAddRelaxed(&Audit()->collectors, 1u);
   if (sites && !heap::EnableSites()) Say("no address space for ", "the sites of allocations");
   heap::on_allocation = OnAllocation;
@@ -662,7 +665,9 @@ void Start(const Config& config) {
 }
 
 void LatchOff(const char* why) {
-  if (ExchangeAcqRel(&c.on, 0u) != 0) Say("no more collections: ", why);  // pairs: OnAllocation
+  if (ExchangeAcqRel(&c.on, 0u) == 0) return;  // pairs: OnAllocation
+  Say("no more collections: ", why);
+  heap::StopQuarantine();
 }
 
 bool IsOn() { return LoadAcquire(&c.on) != 0; }  // pairs: Start

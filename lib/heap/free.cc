@@ -4,6 +4,7 @@
 #include "heap/bad_free.h"
 #include "heap/fastpath.h"
 #include "heap/large.h"
+#include "heap/quarantine.h"
 
 namespace undergo::heap {
 
@@ -51,7 +52,8 @@ void FreeSlow(void* p, void* caller) {
   Addr offset = reinterpret_cast<Addr>(p) - SpanAddr(s);
   if (s->state == SpanState::kLarge) {
     if (offset != 0) return ReportBadFree(BadFree::kInterior, p, kFunction, caller);
-    if (!FreeLarge(s)) ReportBadFree(BadFree::kDoubleLarge, p, kFunction, caller);
+    if (!(QuarantineOn() ? QuarantineFree(s, 0) : FreeLarge(s)))
+      ReportBadFree(BadFree::kDoubleLarge, p, kFunction, caller);
     return;
   }
   uint32_t slot = static_cast<uint32_t>(offset) / s->slot_size;
@@ -65,7 +67,11 @@ void FreeSlow(void* p, void* caller) {
     if (UNDERGO_UNLIKELY((CursorBits(s, slot / 64) >> (slot % 64)) & 1)) {
       return ReportBadFree(BadFree::kDouble, p, kFunction, caller);
     }
-    return FreeLocal(s, slot);
+    if (!QuarantineOn()) return FreeLocal(s, slot);
+  }
+  if (UNDERGO_UNLIKELY(QuarantineOn())) {
+    if (!QuarantineFree(s, slot)) ReportBadFree(BadFree::kDouble, p, kFunction, caller);
+    return;
   }
   if (!FreeRemote(s, slot)) ReportBadFree(BadFree::kDouble, p, kFunction, caller);
 }

@@ -10,6 +10,7 @@
 #include "heap/heap_stats.h"
 #include "heap/mcache.h"
 #include "heap/mheap.h"
+#include "heap/quarantine.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 
@@ -71,6 +72,8 @@ bool ResizeLarge(Span* s, size_t size) {
   size_t slices = SlicesFor(size);
   if (slices > kMaxSlices) return false;
   uint32_t count = static_cast<uint32_t>(slices);
+  // The end of an object that shrinks would be used again at once.
+  if (count < s->slices && QuarantineOn()) return false;
   BusyScope busy;
   if (gc_heap.enabled) GcLargeUsed(s, "was resized by the program");
   bool zeroed;

@@ -11,6 +11,7 @@
 #include "heap/late_heap.h"
 #include "heap/mheap.h"
 #include "heap/pin.h"
+#include "heap/quarantine.h"
 #include "heap/registry.h"
 #include "heap/site.h"
 #include "heap/sweep.h"
@@ -36,7 +37,8 @@ UNDERGO_COLD void TellCollector() {
 }
 void MayTellCollector() {
   MCache* mc = thread_words.mcache;
-  if (UNDERGO_UNLIKELY(mc->gc_news >= gc_heap.notice_bytes) && thread_words.busy == 0) TellCollector();
+  if (UNDERGO_UNLIKELY(mc->gc_news >= gc_heap.notice_bytes) && thread_words.busy == 0)
+    TellCollector();
 }
 
 // A slot of a small class by the slow path; *zeroed: its memory reads as zero.
@@ -134,16 +136,18 @@ size_t UsableSize(void* p, void* caller, const char* function) {
 namespace {
 
 // Usable size of an object of this heap that starts at p; 0 when p is anything else.
-size_t SizeOfObject(void* p, Span** span) {
+UNDERGO_NOINLINE size_t SizeOfObject(void* p, Span** span) {
   Span* s = *span = FindSpan(reinterpret_cast<Addr>(p));
   if (s == nullptr) return 0;
   Addr start = reinterpret_cast<Addr>(p) - SpanAddr(s);
   if (s->state == SpanState::kLarge) {
-    return start == 0 && LoadRelaxed(&s->large_state) == kLargeLive ? s->large_bytes : 0;
+    bool live = LoadRelaxed(&s->large_state) == kLargeLive && !IsQuarantined(s, 0);
+    return start == 0 && live ? s->large_bytes : 0;
   }
   uint32_t offset = static_cast<uint32_t>(start);
   uint32_t slot = offset / s->slot_size;
   if (offset != slot * s->slot_size || slot >= s->slots) return 0;
+  if (UNDERGO_UNLIKELY(QuarantineOn()) && IsQuarantined(s, slot)) return 0;
   uint64_t free = LoadRelaxed(&s->free_bits[slot / 64]) | LoadRelaxed(&s->remote_bits[slot / 64]);
   return ((free >> (slot % 64)) & 1) == 0 ? s->usable : 0;
 }

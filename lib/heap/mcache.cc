@@ -30,14 +30,14 @@
 #include "heap/bad_free.h"
 #include "heap/mcentral.h"
 #include "heap/mheap.h"
+#include "heap/quarantine.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 
 namespace undergo::heap {
 
 constinit MCache empty_mcache = {};
-UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0,       0,       0, 0,
-                                         nullptr,       nullptr, nullptr, 0, 0};
+UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0, 0, 0, nullptr, nullptr, nullptr, 0, 0};
 constinit BusyEndHook on_busy_end = nullptr;
 
 namespace {
@@ -194,7 +194,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
     s = AllocSpanOrReclaim(k.slices, 1, dense ? SpanUse::kDense : SpanUse::kOther, &zeroed);
     if (s == nullptr) return nullptr;
   }
-  s->magic = k.slices == 1 ? k.magic : 0;
+  s->magic = k.slices == 1 && !QuarantineOn() ? k.magic : 0;
   s->slot_size = k.size;
   s->slots = k.slots;
   s->cls = static_cast<uint8_t>(cls);

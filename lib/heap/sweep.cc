@@ -26,6 +26,7 @@
 #include "heap/mcache.h"
 #include "heap/pin.h"
 #include "heap/poison.h"
+#include "heap/quarantine.h"
 #include "heap/site.h"
 #include "heap/walk.h"
 #include "plat/syscall.h"
@@ -199,6 +200,22 @@ void KeepPinned(Span* s) {
   }
 }
 
+// Of the unmarked objects those go that the program freed; the rest counts as live.
+uint32_t ReleaseQuarantined(Span* s) {
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  uint32_t slots = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    uint64_t allocated = AllocatedBits(s, w), marked = LoadRelaxed(&marks[w]);
+    uint64_t garbage = allocated & ~marked, doomed = garbage & QuarantinedBits(s, w);
+    FetchAddRelaxed(&sweep_counts.garbage_objects, uint64_t{CountBits(garbage)});
+    FetchAddRelaxed(&sweep_counts.garbage_bytes, uint64_t{CountBits(garbage)} * s->slot_size);
+    StoreRelaxed(&marks[w], (marked & (allocated | CursorBits(s, w))) | (garbage & ~doomed));
+    if (doomed != 0) FreeSlots(s, w, doomed);
+    slots += CountBits(doomed);
+  }
+  return slots;
+}
+
 uint32_t SweepWords(Span* s) {
   DirectReads reads;
   if (SpanIsCareful(s)) {
@@ -210,6 +227,7 @@ uint32_t SweepWords(Span* s) {
     PoisonSpan(s);
     return 0;
   }
+  if (QuarantineOn()) return ReleaseQuarantined(s);
   bool watched = (s->gc_flags & kHasCondemned) != 0;
   if (watched && HashCondemned(s) != s->probation_hash) {
     ResurrectChanged(s);
@@ -283,6 +301,7 @@ size_t SweepLarge(Span* s) {
               (!old && !TakeBudget(size));
   bool release = garbage && ripe && gc_heap.mode == ReclaimMode::kReclaim &&
                  LoadRelaxed(&gc_heap.spared[kLargeClass]) == 0;
+  if (QuarantineOn()) release = garbage && IsQuarantined(s, 0);
   if (garbage && old && gc_heap.mode == ReclaimMode::kPoison && !LargeIsIntact(s)) {
     ReportHiddenUse("was written to", s, 0, nullptr, 0);
     Pin(reinterpret_cast<void*>(SpanAddr(s)));
@@ -292,7 +311,7 @@ size_t SweepLarge(Span* s) {
     FetchAddRelaxed(&sweep_counts.garbage_objects, uint64_t{1});
     FetchAddRelaxed(&sweep_counts.garbage_bytes, uint64_t{size});
   }
-  bool condemned = garbage && !release;
+  bool condemned = garbage && !release && !QuarantineOn();
   if (condemned != old) {
     CountLargeCondemned(s, condemned ? 1 : -1);
     if (old && !garbage) FetchAddRelaxed(&sweep_counts.resurrected, uint64_t{1});
@@ -328,6 +347,7 @@ void GcNewSpan(Span* s) {
   StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
   if (!gc_heap.enabled) return;
   if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
+  if (QuarantineOn()) ClearAllQuarantined(s);
   __builtin_memset(MarkBits(s, Plane::kMarked), 0, s->words() * sizeof(uint64_t));
 }
 
@@ -354,6 +374,7 @@ void GcForgetSpan(Span* s) {
 size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
   *cleared = false;
   if (UNDERGO_UNLIKELY(LoadRelaxed(&s->has_pins) != 0)) ClearPins(s, w, bits);
+  if (UNDERGO_UNLIKELY(QuarantineOn())) ClearQuarantined(s, w, bits);
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   bool black = gc_heap.black;
   uint64_t fresh = black ? bits : bits & ~LoadRelaxed(&marks[w]);
@@ -402,6 +423,7 @@ void GcLargeChanged(Span* s, size_t before, size_t after) {
   if (before == 0) {
     s->gc_flags = 0;
     if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
+    if (QuarantineOn()) ClearAllQuarantined(s);
     StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
     StoreRelaxed(&MarkBits(s, Plane::kMarked)[0], gc_heap.black ? 1u : 0u);
   }

@@ -22,7 +22,9 @@ inline constexpr size_t kAllocationBatch = 64 * kKiB;
 enum class ReclaimMode : uint8_t {
   kReclaim,  // probation, then free
   kReport,   // counted only
-  kPoison,   // overwritten and watched, never handed out again
+  kPoison,   // made unusable and watched, never handed out again (heap/poison.h)
+  // Kept, unless the program freed it: then it is freed now (heap/quarantine.h).
+  kQuarantine,
 };
 
 struct GcHeap {

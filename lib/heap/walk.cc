@@ -3,6 +3,7 @@
 #include "heap/walk.h"
 
 #include "heap/mcache.h"
+#include "heap/quarantine.h"
 
 namespace undergo::heap {
 
@@ -17,7 +18,7 @@ bool FindObject(Addr a, Object* out) {
   Addr start = SpanAddr(s);
   if (s->state == SpanState::kLarge) {
     if (a - start >= s->large_bytes) return false;
-    bool live = LoadRelaxed(&s->large_state) == kLargeLive;
+    bool live = LoadRelaxed(&s->large_state) == kLargeLive && !IsQuarantined(s, 0);
     *out = {s, 0, start, s->large_bytes, live};
     return true;
   }
@@ -25,7 +26,7 @@ bool FindObject(Addr a, Object* out) {
   uint32_t slot = s->magic != 0 ? static_cast<uint32_t>((uint64_t{offset} * s->magic) >> 32)
                                 : offset / s->slot_size;
   if (slot >= s->slots) return false;
-  bool allocated = (AllocatedBits(s, slot / 64) >> (slot % 64)) & 1;
+  bool allocated = ((AllocatedBits(s, slot / 64) >> (slot % 64)) & 1) && !IsQuarantined(s, slot);
   *out = {s, slot, start + size_t{slot} * s->slot_size, s->slot_size, allocated};
   return true;
 }

@@ -4,8 +4,9 @@
 // SIGSEGV sees its own faults and nothing else. Which lines are printed is looked at by
 // tests/safety/run.sh.
 // run: name=clean env=UNDERGO=gc=poison clean
-// run: name=small env=UNDERGO=gc=poison small stderr=^undergo: (object 0x[0-9a-f]+ of 208 bytes was
-// written to although nothing pointed to it; it is from |poison: 1 uses) native: no timeout: 60
+// run: name=fatal env=UNDERGO=gc=poison fatal
+// native: no
+// timeout: 60
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
