@@ -120,9 +120,3 @@ int sigaltstack(const stack_t* stack, stack_t* old) {
 }
 
 }  // namespace undergo::posix
-
-// For interpose/x86_64/vfork.S.
-extern "C" __attribute__((visibility("hidden"))) pid_t undergo_vfork_failed(int error) {
-  errno = -error;
-  return -1;
-}

@@ -87,7 +87,7 @@ void BecomeChild() {
   StoreRelease(&active_page[0], 0u);  // pairs: Active
   child = Pid();
   heap::ThreadWords& words = heap::thread_words;
-  G* g = Self();
+  auto* g = static_cast<G*>(words.self);
   words.g = words.self = nullptr;
   words.in_sched = words.deferred = 0;
   // A child of a child that never started the scheduler.

@@ -173,6 +173,6 @@ inline G* Current() {
              : nullptr;
 }
 // The G behind the running thread block in any state; null when it is a plain thread.
-inline G* Self() { return static_cast<G*>(heap::thread_words.self); }
+inline G* Self() { return Active() ? static_cast<G*>(heap::thread_words.self) : nullptr; }
 
 }  // namespace undergo::sched

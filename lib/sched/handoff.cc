@@ -68,7 +68,7 @@ G* EnterLongCall() {
 
 void ExitCall(G* g) {
   // A handler in the call may have forked: in the child there is nothing to come back to.
-  if (g == nullptr || g->state != GState::kSyscall) return;
+  if (g == nullptr || g->state != GState::kSyscall || !Active()) return;
   g->words->g = g;
   Reenter(g);
 }

@@ -122,6 +122,6 @@ UNDERGO_HIDDEN int undergo_world_personality(int, int actions, uint64_t, void*, 
 }
 
 static_assert(offsetof(Record, blocked_sp) == 0 && offsetof(Record, own_low) == 8 &&
-              offsetof(Record, own_size) == 16 && offsetof(Record, kept_own_size) == 24);
+              offsetof(Record, own_size) == 16);
 static_assert(offsetof(undergo::heap::ThreadWords, busy) == 8 &&
               offsetof(undergo::heap::ThreadWords, record) == 24);

@@ -37,9 +37,7 @@ struct alignas(64) Record {
   // The stack whose addresses prove that the running thread is this one and not another that
   // borrows its thread block; size 0: unknown. Written by the thread at its start.
   Addr own_low;
-  size_t own_size;
-  // Of own_size while a child of vfork uses the thread's stack and block. Written by vfork.S.
-  size_t kept_own_size;
+  size_t own_size;  // 0 also while a child of vfork uses stack and block (vfork.S)
 
   uint32_t state;      // number << kNumberShift | Mode
   uint32_t signalled;  // 1: a stop signal was sent and has not been handled
