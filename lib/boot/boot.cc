@@ -22,6 +22,8 @@
 #include "plat/syscall.h"
 #include "posix/modules.h"
 #include "posix/posix.h"
+#include "posix/program.h"
+#include "sched/fork.h"
 #include "sched/preempt.h"
 #include "sched/procs.h"
 #include "sched/thread.h"
@@ -141,6 +143,8 @@ void Start(int, char**, char** envp) {
     posix::EnableBlockingCalls();
   StartStress();
   if (!options.sched) return;
+  posix::InstallWishes();
+  if (posix::ProgramImports("ptrace")) sched::ForkersTrace();
   sched::Configure(Procs());
   // As in Go, an explicit number stays.
   if (options.gomaxprocs <= 0 && options.godebug.updatemaxprocs > 0) sched::ConfigureProcs(Procs);

@@ -7,10 +7,17 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/fsuid.h>
+#include <sys/io.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sem.h>
@@ -20,6 +27,13 @@
 #include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
+
+// Exported by libc, declared by none of its headers.
+struct __user_cap_header_struct;
+struct __user_cap_data_struct;
+extern "C" int arch_prctl(int code, unsigned long address) noexcept;
+extern "C" int capset(struct __user_cap_header_struct* header,
+                      struct __user_cap_data_struct* data) noexcept;
 
 namespace undergo::real {
 

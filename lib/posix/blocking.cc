@@ -13,6 +13,7 @@
 
 #include "gc/collector.h"
 #include "plat/syscall.h"
+#include "posix/kernel_state.h"
 #include "world/blocked_call.h"
 
 namespace undergo::posix {
@@ -181,6 +182,9 @@ long Userfaultfd(long flags) {
 }  // namespace
 
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
+  const long args[6] = {a, b, c, d, e, f};
+  long own;
+  if (ThreadSyscall(number, args, &own)) return own;
   bool watched = publishes[k_syscall] || sched::Current() != nullptr;
   auto* waiting = watched ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {

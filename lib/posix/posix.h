@@ -71,6 +71,9 @@ void WatchThreadExit();
 enum class Restart { kByFlag, kNever };
 bool AttendToInterrupt(Restart restart = Restart::kByFlag);
 
+// Lets threads fulfil what others want for them (posix/attributes.cc).
+void InstallWishes();
+
 // Threads of glibc's own making, by the real pthread_create and thrd_create.
 int CreateKernelThread(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),
                        void* arg);

@@ -2,9 +2,9 @@
 // Children that borrow the stack and the thread block of their parent until they start another
 // program: vfork, posix_spawn, system, popen, clone.
 //
-// The parent waits in the kernel meanwhile, so these are blocking calls. The child sees the parent's
-// thread_words. In a blocking call they name no G, so nothing that the child calls schedules; as the
-// call is held, not even a handler that runs in the child leaves it.
+// The parent waits in the kernel meanwhile, so these are blocking calls. The child sees the
+// parent's thread_words. In a blocking call they name no G, so nothing that the child calls
+// schedules; as the call is held, not even a handler that runs in the child leaves it.
 #include <errno.h>
 #include <sched.h>
 #include <spawn.h>

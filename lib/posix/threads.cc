@@ -19,15 +19,16 @@ namespace {
 
 using sched::G;
 
+constinit size_t default_stack = 0;  // atomic; 0: ask libc
+
 size_t DefaultStackSize() {
-  static constinit size_t known = 0;  // atomic; pthread_setattr_default_np resets it
-  size_t size = LoadRelaxed(&known);
+  size_t size = LoadRelaxed(&default_stack);
   if (size != 0) return size;
   pthread_attr_t attr;
   if (pthread_getattr_default_np(&attr) != 0) return 8 * kMiB;
   pthread_attr_getstacksize(&attr, &size);
   pthread_attr_destroy(&attr);
-  StoreRelaxed(&known, size);
+  StoreRelaxed(&default_stack, size);
   return size;
 }
 
@@ -69,6 +70,9 @@ bool Translate(const pthread_attr_t* attr, sched::ThreadRequest* r) {
   return true;
 }
 
+// What a pinned thread has of its own, its threads inherit.
+bool InheritsKernelState() { return sched::Self() != nullptr && sched::IsPinned(); }
+
 int JoinG(G* g, void** result, uint64_t deadline, bool try_only) {
   for (;;) {
     if (!try_only) pthread_testcancel();
@@ -84,7 +88,7 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routin
                    void* arg) {
   if (real::pthread_create == nullptr) real::Resolve();
   sched::ThreadRequest r = {};
-  if (!sched::StartScheduler() || !Translate(attr, &r)) {
+  if (!sched::StartScheduler() || InheritsKernelState() || !Translate(attr, &r)) {
     return CreateKernelThread(thread, attr, routine, arg);
   }
   r.start = routine;
@@ -98,7 +102,7 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routin
 int thrd_create(thrd_t* thread, thrd_start_t routine, void* arg) {
   if (real::thrd_create == nullptr) real::Resolve();
   sched::ThreadRequest r = {};
-  if (!sched::StartScheduler() || !Translate(nullptr, &r)) {
+  if (!sched::StartScheduler() || InheritsKernelState() || !Translate(nullptr, &r)) {
     return CreateKernelThread(thread, routine, arg);
   }
   r.start = reinterpret_cast<void* (*)(void*)>(reinterpret_cast<void*>(routine));
@@ -194,6 +198,13 @@ int pthread_getattr_np(pthread_t thread, pthread_attr_t* attr) {
   pthread_attr_setschedpolicy(attr, g->policy);
   pthread_attr_setschedparam(attr, &priority);
   return 0;
+}
+
+int pthread_setattr_default_np(const pthread_attr_t* attr) {
+  if (real::pthread_setattr_default_np == nullptr) real::Resolve();
+  int error = real::pthread_setattr_default_np(attr);
+  StoreRelaxed(&default_stack, size_t{0});
+  return error;
 }
 
 int sched_yield() {

@@ -27,6 +27,7 @@
 #include "heap/registry.h"
 #include "plat/clock.h"
 #include "plat/syscall.h"
+#include "sched/handoff.h"
 #include "sched/netpoll.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
@@ -43,7 +44,8 @@ namespace {
 constinit int child = 0;             // the process that AfterForkInChild has seen
 constinit G* heir = &main_g;         // what the process's first thread becomes
 constinit const G* ended = nullptr;  // its slot is not free: see EndPlainThread
-constinit uint32_t exit_word = 0;    // cleared by the kernel when the child's first thread ends
+constinit bool forkers_trace = false;
+constinit uint32_t exit_word = 0;  // cleared by the kernel when the child's first thread ends
 
 Addr OwnThread() { return reinterpret_cast<Addr>(__builtin_thread_pointer()); }
 int Pid() { return static_cast<int>(plat::Syscall(__NR_getpid)); }
@@ -51,7 +53,7 @@ int Pid() { return static_cast<int>(plat::Syscall(__NR_getpid)); }
 void BecomePlain(G* g) {
   g->tid = Pid();
   *TidField(g->fs) = g->tid;
-  g->m = nullptr;
+  g->m = g->forked_on = nullptr;
   g->held = false;
   g->pending = 0;
   if (g->state != GState::kPinned) g->state = GState::kRunning;
@@ -76,9 +78,16 @@ void ResetP(P* p) {
 
 }  // namespace
 
+void ForkersTrace() { forkers_trace = true; }
+
 void NoteFork() {
   G* g = Self();
-  if (g != nullptr && g->m != nullptr) g->m->forked = true;
+  // Then the first M is as good as any, and lives that long anyway.
+  if (g == nullptr || g->m == nullptr) return;
+  if (LoadRelaxed(&sched.gcount) == 1) MoveTo(&first_m);
+  if (forkers_trace && LoadRelaxed(&sched.gcount) > 1) Pin();
+  g->forked_on = g->m;
+  g->m->forked = true;
 }
 
 namespace {
@@ -119,12 +128,8 @@ G* ForgetAncestor() {
   sched.poll_until = 0;
   sched.sysmon_wake = sched.sysmon_deep = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) ResetP(sched.ps[i]);
-  for (M* m = sched.all_ms; m != nullptr;) {
-    M* next = m->all_next;
-    GiveM(m);
-    m = next;
-  }
-  sched.all_ms = nullptr;
+  sched.sysmon_runs = sched.sysmon_quit = 0;
+  for (M* m = sched.all_ms; m != nullptr; m = m->all_next) m->tid = 0;
   DropSlots(heir != nullptr ? heir : ended);
   if (heir != &main_g) {
     main_g.fs = 0;

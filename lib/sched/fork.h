@@ -9,6 +9,9 @@ namespace undergo::sched {
 // Before a fork: the running M has to live as long as the process, because the kernel sends a
 // child's PR_SET_PDEATHSIG when the thread that made it ends.
 void NoteFork();
+// The program traces its children, and their tracer is the kernel thread that made them: who forks
+// while there are other threads keeps it. Before the first thread.
+void ForkersTrace();
 // First of all in the child, on its thread. The scheduler does not run in it.
 void AfterForkInChild();
 

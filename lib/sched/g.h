@@ -108,17 +108,19 @@ struct G {
   void* arg;
   bool c11;  // start is a thrd_start_t
 
-  bool held;  // a child of vfork uses its stack and block, or libc changes its M's signal mask:
-              // also handlers stay on the M; written by the G itself
+  M* forked_on;  // M on which it forked last, for the kernel the tracer of its children; the G
+                 // itself
+  bool held;     // a child of vfork uses its stack and block, or libc changes its M's signal mask:
+                 // also handlers stay on the M; written by the G itself
 
   // --- what belongs to a kernel thread elsewhere; see posix/ ---
   uint64_t mask;     // signals that the thread blocks; written by the G itself
   uint64_t pending;  // atomic; signals sent to this thread that wait (bit sig - 1)
   void* signals;     // posix/: queue of their infos
+  void* wishes;      // atomic; posix/: what other threads want for its kernel thread; null: nothing
   uint32_t preempt;  // atomic; 1: gives way at the next occasion
-  int policy;        // as set, for the getters
+  int policy;        // as set, for pthread_getattr_np
   int priority;
-  int nice;
   char name[16];      // as PR_SET_NAME; inherited
   uint64_t cpu_ns;    // used so far, without the current slice; written at switch
   uint64_t ran_from;  // CPU clock of the M when the current slice began

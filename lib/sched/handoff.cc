@@ -104,12 +104,22 @@ void Pin() {
   M* m = g->m;
   m->p = nullptr;
   g->state = GState::kPinned;
+  GQueue guest = DropGuest(m);
+  if (guest.head != nullptr) MakeRunnableGlobally(&guest);
   g->words->g = nullptr;
   if (p != nullptr) HandOffP(p);
   CompilerFence();
   g->words->in_sched--;
   heap::EndBusy();
   if (g->words->deferred != 0 && g->words->busy == 0) on_sched_end(g);
+}
+
+void PinAsParent() {
+  G* g = Current();
+  if (g == nullptr) return;
+  // The M may run another G, which gives way soon, or belong to one: then this is as good.
+  if (g->forked_on != nullptr) MoveTo(g->forked_on);
+  Pin();
 }
 
 bool IsPinned() {

@@ -34,6 +34,8 @@ void ExitHeldCall(G* g);
 // kernel keep for each kernel thread is its own. For good. The fallback for everything that
 // a user-level thread cannot honour.
 void Pin();
+// The same on the M on which the G has forked last, if it has: to the kernel that is the parent.
+void PinAsParent();
 // Whether it is pinned already, or a plain thread.
 bool IsPinned();
 

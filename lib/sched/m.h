@@ -13,10 +13,10 @@
 namespace undergo::sched {
 
 struct M {
-  G g0;                   // state while on the M's own stack; words->in_sched stays above 0
-  uint32_t id;            // from 1; constant
-  int tid;                // the kernel's; constant but in a forked child
-  Addr block;             // glibc's thread block of this kernel thread; constant
+  G g0;         // state while on the M's own stack; words->in_sched stays above 0
+  uint32_t id;  // from 1; constant
+  int tid;      // the kernel's; atomic, 0: this M is no more, its memory is for the next one
+  Addr block;   // glibc's thread block of this kernel thread; constant
   world::Record* record;  // of this kernel thread; null when nothing is published
   heap::MCache* mcache;   // the heap's cache, handed from G to G
 
@@ -25,7 +25,11 @@ struct M {
   G* prev;             // who was switched away from; for the first act of the next context
   G* next_g;           // for g0: run this one
   uint64_t mask;       // the kernel thread's signal mask; written by the M
+  G* guest;            // atomic: wants to run on this M; Sched::lock for writers
+  P* guest_p;          // that it brings; Sched::lock
   bool spinning;       // looks for work to steal; the M
+  bool dirty;          // was a pinned G's: must not run another one; written by that G
+  bool ending;         // has to end; written by who took it out of the idle list
   bool forked;         // has forked: must live as long as the process (PR_SET_PDEATHSIG)
   uint32_t rand;       // the M
   uint32_t ticks;      // the M; counts its searches, for a look at the global queue now and then

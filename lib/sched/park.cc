@@ -133,7 +133,7 @@ bool Yield() {
   G* g = Current();
   if (g == nullptr) return false;
   P* p = EnterSched(g);
-  bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&sched.global.size) != 0;
+  bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&g->m->guest) != nullptr || LoadRelaxed(&sched.global.size) != 0;
   if (others) {
     g->state = GState::kRunnable;
     if (p != nullptr) {

@@ -28,6 +28,9 @@ struct Sched {
                           // waits in the poller right now
   uint64_t poll_until;    // atomic; when that M will come back, monotonic ns
   uint32_t sysmon_wake;   // atomic futex, see sysmon.cc
+  uint32_t sysmon_runs;   // atomic; start_lock for writers
+  uint32_t sysmon_quit;   // atomic; 1: it should end
+  int sysmon_tid;         // its kernel thread; constant while it runs
   uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
   uint32_t gcount;        // atomic: threads that live, main included
   uint64_t next_goid;     // atomic
@@ -67,14 +70,23 @@ void PutIdleP(P* p);
 // The P was taken away from its M: starts another M if there is work, else it is idle.
 void HandOffP(P* p);
 
-// g0 of an M: looks for work for ever.
-[[noreturn]] void RunM(M* m);
+// g0 of an M: looks for work until the M has to end.
+void RunM(M* m);
+// Ends idle Ms, but neither the first one nor those that forked, until at most `keep` are idle.
+void EndIdleMs(uint32_t keep);
+// The running G goes on on this M, as soon as that is free. False when it could not.
+bool MoveTo(M* m);
+// The running M becomes a pinned G's own: returns the one that wanted to run here, to be made
+// runnable.
+GQueue DropGuest(M* m);
 // First act of each context after a switch.
 void FinishSwitch(G* g);
 
 // Set by posix/: handlers of the program that had to wait run now.
 using SchedEndHook = void (*)(G* g);
 extern constinit SchedEndHook on_sched_end;
+// The same for G::wishes.
+extern constinit SchedEndHook on_wishes;
 
 // --- start.cc ---
 
@@ -84,11 +96,11 @@ bool NewM();
 void WakeSysmon();
 
 // Asks sysmon for a thread of libc's making that runs `start` once. Any thread, any context. False
-// when an earlier request has not been served yet.
+// when an earlier request has not been served yet, or sysmon has ended (sched/quiesce.cc).
 bool RequestThread(void* (*start)(void*));
 // sysmon: serves the request.
 bool ServeThreadRequest();
-// Where the memory of an M goes that is no more.
-void GiveM(M* m);
+// The M of the process's first kernel thread.
+extern constinit M first_m;
 
 }  // namespace undergo::sched

@@ -26,7 +26,9 @@
 #include "plat/clock.h"
 #include "plat/context.h"
 #include "plat/futex.h"
+#include "sched/cpu_time.h"
 #include "sched/netpoll.h"
+#include "sched/preempt.h"
 #include "sched/sched.h"
 #include "world/world.h"
 
@@ -34,6 +36,7 @@ namespace undergo::sched {
 
 constinit Sched sched = {};
 constinit SchedEndHook on_sched_end = nullptr;
+constinit SchedEndHook on_wishes = nullptr;
 
 namespace {
 
@@ -123,6 +126,7 @@ G* NextLocal(M* m, P* p) {
 
 void SwitchTo(M* m, G* from, G* to) {
   UNDERGO_ASSERT(from->m == m && LoadRelaxed(&to->on_cpu) == 0);
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&accounting) != 0)) AccountSwitch(from, to);
   m->mcache = from->g0 ? m->mcache : from->words->mcache;
   to->m = m;
   to->state = GState::kRunning;
@@ -199,10 +203,11 @@ void Sleep(M* m, F wait) {
   CompilerFence();
 }
 
-// Until somebody gives the M a P.
+// Until somebody gives the M a P, or ends it.
 void StopM(M* m) {
   {
     sync::MutexLock hold(sched.lock);
+    if (m->guest != nullptr) return;
     m->next_idle = sched.idle_ms;
     sched.idle_ms = m;
     StoreRelaxed(&sched.idle_m_count, sched.idle_m_count + 1);
@@ -213,7 +218,7 @@ void StopM(M* m) {
   StoreRelaxed(&m->wake, 0u);
   P* p = m->next_p;
   m->next_p = nullptr;
-  HoldP(m, p, kPSched);
+  if (p != nullptr) HoldP(m, p, kPSched);
 }
 
 // An M and the P for it, both taken out of their lists.
@@ -224,11 +229,15 @@ void StartM(M* m, P* p, bool spinning) {
   plat::FutexWake(&m->wake, 1);
 }
 
+// `at` is the link to it.
+void UnlinkIdleMLocked(M* m, M** at) {
+  *at = m->next_idle;
+  StoreRelaxed(&sched.idle_m_count, sched.idle_m_count - 1);
+}
+
 M* PopIdleMLocked() {
   M* m = sched.idle_ms;
-  if (m == nullptr) return nullptr;
-  sched.idle_ms = m->next_idle;
-  StoreRelaxed(&sched.idle_m_count, sched.idle_m_count - 1);
+  if (m != nullptr) UnlinkIdleMLocked(m, &sched.idle_ms);
   return m;
 }
 
@@ -296,12 +305,35 @@ void PollUntilNearest(M* m) {
   }
 }
 
-// On g0, in the scheduler. Returns with a P.
+// The G that has to run on this very M, with the P that it brought.
+G* TakeGuest(M* m) {
+  G* g;
+  P* p;
+  {
+    sync::MutexLock hold(sched.lock);
+    g = m->guest;
+    p = m->guest_p;
+    m->guest = nullptr;
+  }
+  if (g == nullptr) return nullptr;
+  if (m->p == nullptr) {
+    HoldP(m, p, kPSched);
+  } else {
+    HandOffP(p);
+  }
+  return g;
+}
+
+// On g0, in the scheduler. Returns with a P; null: the M has to end.
 G* FindRunnable(M* m) {
   for (;;) {
+    if (UNDERGO_UNLIKELY(LoadAcquire(&m->guest) != nullptr)) {  // pairs: HandTo
+      if (G* g = TakeGuest(m)) return g;
+    }
     P* p = m->p;
     if (p == nullptr) {
       // A new M was made because there is work; one that lost its P may find some as well.
+      if (m->dirty || m->ending) return nullptr;
       if (AnyWork() && (p = TakeIdleP()) != nullptr) {
         HoldP(m, p, kPSched);
       } else {
@@ -384,6 +416,7 @@ void LeaveSched(G* g) {
   CompilerFence();
   g->words->in_sched--;
   heap::EndBusy();
+  if (UNDERGO_UNLIKELY(LoadAcquire(&g->wishes) != nullptr) && g->words->busy == 0) on_wishes(g);
   if (UNDERGO_UNLIKELY(g->words->deferred != 0) && g->words->busy == 0) on_sched_end(g);
 }
 
@@ -416,7 +449,8 @@ void FinishSwitch(G* g) {
 void Schedule(G* g) {
   M* m = g->m;
   P* p = m->p;
-  G* next = p != nullptr ? NextLocal(m, p) : nullptr;
+  bool guest = LoadRelaxed(&m->guest) != nullptr;
+  G* next = p != nullptr && UNDERGO_LIKELY(!guest) ? NextLocal(m, p) : nullptr;
   if (next == g) {
     g->state = GState::kRunning;
     return;
@@ -434,6 +468,7 @@ void RunM(M* m) {
     G* g = m->next_g;
     m->next_g = nullptr;
     if (g == nullptr) g = FindRunnable(m);
+    if (g == nullptr) return;
     if (m->spinning) StopSpinning(m);
     AwaitOffCpu(g);
     SwitchTo(m, &m->g0, g);
@@ -464,6 +499,76 @@ void MakeRunnableGlobally(GQueue* gs) {
 void TimerAdded(uint64_t when) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: PollUntilNearest
   if (LoadAcquire(&sched.last_poll) == 0 && when < LoadAcquire(&sched.poll_until)) NetpollBreak();
+}
+
+void EndIdleMs(uint32_t keep) {
+  for (;;) {
+    M* m;
+    {
+      sync::MutexLock hold(sched.lock);
+      if (sched.idle_m_count <= keep) return;
+      M** at = &sched.idle_ms;
+      while (*at != nullptr && (*at == &first_m || (*at)->forked)) at = &(*at)->next_idle;
+      m = *at;
+      if (m == nullptr) return;
+      UnlinkIdleMLocked(m, at);
+      m->ending = true;
+    }
+    StartM(m, nullptr, false);
+  }
+}
+
+// What the mover has to do itself, with the P that it leaves to the M.
+bool HandTo(M* to, G* g, P* p) {
+  sync::MutexLock hold(sched.lock);
+  if (to->dirty || to->ending || to->guest != nullptr || LoadAcquire(&to->tid) <= 0) return false;
+  g->m->p = nullptr;
+  g->state = GState::kRunnable;
+  to->guest_p = p;
+  StoreRelease(&to->guest, g);  // pairs: TakeGuest
+  for (M** at = &sched.idle_ms; *at != nullptr; at = &(*at)->next_idle) {
+    if (*at != to) continue;
+    UnlinkIdleMLocked(to, at);
+    StoreRelease(&to->wake, 1u);  // pairs: StopM
+    plat::FutexWake(&to->wake, 1);
+    return true;
+  }
+  return true;
+}
+
+bool MoveTo(M* to) {
+  G* g = Current();
+  if (g == nullptr) return false;
+  if (g->m == to) return true;
+  P* p = EnterSched(g);
+  if (p == nullptr) p = TakeIdleP();
+  if (p == nullptr) {
+    LeaveSched(g);
+    return g->m == to;
+  }
+  HoldP(g->m, p, kPSched);
+  if (HandTo(to, g, p)) {
+    NetpollBreak();  // it may be there
+    Preempt(to);
+    Schedule(g);
+  }
+  LeaveSched(g);
+  return g->m == to;
+}
+
+GQueue DropGuest(M* m) {
+  GQueue gone;
+  P* p = nullptr;
+  {
+    sync::MutexLock hold(sched.lock);
+    m->dirty = true;
+    if (m->guest == nullptr) return gone;
+    gone.Push(m->guest);
+    p = m->guest_p;
+    m->guest = nullptr;
+  }
+  HandOffP(p);
+  return gone;
 }
 
 P* TakeIdleP() {

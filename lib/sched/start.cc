@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/fmt.h"
+#include "heap/mcache.h"
 #include "heap/registry.h"
 #include "plat/clock.h"
 #include "plat/context.h"
@@ -23,6 +24,7 @@
 #include "sched/fork.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
+#include "sched/quiesce.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
@@ -34,6 +36,7 @@
 namespace undergo::sched {
 
 constinit sync::Mutex start_lock;
+constinit M first_m = {};
 
 namespace {
 
@@ -41,8 +44,6 @@ constexpr size_t kMStack = 256 * kKiB;
 
 constinit bool refused = false;  // start_lock
 constinit int wanted_procs = 0;
-constinit M first_m = {};
-constinit M* spare_ms = nullptr;      // start_lock, or sysmon: memory of Ms that are no more
 constinit bool have_pattern = false;  // start_lock
 constinit uint32_t sysmon_began = 0;  // atomic futex
 constinit const char* pattern_error = nullptr;
@@ -79,6 +80,34 @@ void LinkM(M* m) {
   } while (!CasAcqRel(&sched.all_ms, &first, m));  // pairs: readers of the list
 }
 
+// An M that is made in the memory of one that is no more, and in the list of all already.
+constexpr int kReused = -1;
+
+M* SpareM() {
+  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
+    if (m == &first_m || LoadAcquire(&m->tid) != 0) continue;               // pairs: EndM
+    M* next = m->all_next;
+    *m = {};
+    m->all_next = next;
+    m->tid = kReused;
+    return m;
+  }
+  return nullptr;
+}
+
+// The M's thread leaves the scheduler and returns to libc.
+void EndM(M* m) {
+  heap::ThreadWords& words = heap::thread_words;
+  words.mcache = m->mcache;
+  words.self = nullptr;
+  words.in_sched--;
+  heap::EndBusy();
+  heap::DetachThread();
+  world::ThreadEnded();
+  FetchAddAcqRel(&sched.m_count, ~0u);
+  StoreRelease(&m->tid, 0);  // pairs: SpareM
+}
+
 void* MMain(void* arg) {
   auto* m = static_cast<M*>(arg);
   G* g0 = &m->g0;
@@ -87,7 +116,8 @@ void* MMain(void* arg) {
   g0->stack_high = own.high;
   g0->scan_low = own.scan_low;
   g0->scan_high = own.scan_high;
-  m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
+  bool fresh = m->tid != kReused;
+  StoreRelease(&m->tid, static_cast<int>(plat::Syscall(__NR_gettid)));  // pairs: SpareM
   m->block = g0->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
   if (world::publishing) {
     world::ThreadStarted(own.scan_low, own.scan_high);
@@ -103,8 +133,10 @@ void* MMain(void* arg) {
   m->mcache = heap::thread_words.mcache;
   if (m->mcache == &heap::empty_mcache) m->mcache = heap::AttachThread();
   if (m->mcache == nullptr) m->mcache = &heap::empty_mcache;
-  LinkM(m);
+  if (fresh) LinkM(m);
   RunM(m);
+  EndM(m);
+  return nullptr;
 }
 
 void InitM(M* m) {
@@ -139,17 +171,23 @@ void* SysmonThread(void*) {
   if (!have_pattern) pattern_error = TakePattern();
   bool failed = pattern_error != nullptr;
   have_pattern = !failed;
+  sched.sysmon_tid = static_cast<int>(plat::Syscall(__NR_gettid));
   StoreRelease(&sysmon_began, 1u);  // pairs: StartSysmon
   plat::FutexWake(&sysmon_began, 1);
   if (failed) return nullptr;
   DropRseq();
   RunSysmon();
+  world::ThreadEnded();
+  return nullptr;
 }
 
 const char* StartSysmon() {
   StoreRelaxed(&sysmon_began, 0u);
+  StoreRelaxed(&sched.sysmon_quit, 0u);
+  StoreRelaxed(&sched.sysmon_wake, 0u);
   if (!MakeThread(SysmonThread, nullptr)) return "no thread can be made";
   while (LoadAcquire(&sysmon_began) == 0) plat::FutexWait(&sysmon_began, 0);  // pairs: above
+  if (pattern_error == nullptr) StoreRelease(&sched.sysmon_runs, 1u);         // pairs: EnsureSysmon
   return pattern_error;
 }
 
@@ -172,13 +210,23 @@ void RunFirstM(void* arg) {
   auto* m = static_cast<M*>(arg);
   FinishSwitch(&m->g0);
   RunM(m);
+  // It was the main G's until that ended. The kernel thread stays, as it is the process's first.
+  m->mask = ~uint64_t{0};
+  world::SetSignalMask(m->mask);
+  m->g0.words->in_sched--;
+  heap::EndBusy();
+  if (m->record != nullptr) world::EnterBlocked();
+  for (;;) plat::FutexWait(&m->wake, 0);
 }
 
 // The running thread, the process's first one, becomes this G: main_g, or in a child of another
 // thread that thread's.
 bool Adopt(G* g) {
   M* m = &first_m;
+  M* next = m->all_next;
+  bool linked = m->id != 0;
   *m = {};
+  m->all_next = next;
   InitM(m);
   // g0 of this M gets a stack and a block from a slot, which is never used for a thread.
   G* slot = TakeSlot(SlotShiftFor(kMStack));
@@ -211,6 +259,8 @@ bool Adopt(G* g) {
   g->mask = m->mask = world::CurrentSignalMask();
   plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
   DropRseq();
+  g->cpu_ns = 0;
+  g->ran_from = 1;  // from the beginning of this kernel thread
   m->block = g->fs;
   m->cur = g;
   m->record = static_cast<world::Record*>(heap::thread_words.record);
@@ -222,7 +272,7 @@ bool Adopt(G* g) {
       g->scan_high = m->record->stack_high;
     }
   }
-  LinkM(m);
+  if (!linked) LinkM(m);
   heap::thread_words.self = g;
   P* p = sched.ps[0];
   if (pinned) {
@@ -267,9 +317,10 @@ const char* Start() {
 namespace {
 using ThreadStart = void* (*)(void*);
 constinit ThreadStart requested = nullptr;  // atomic
-}
+}  // namespace
 
 bool RequestThread(void* (*start)(void*)) {
+  if (LoadAcquire(&sched.sysmon_runs) == 0) return false;  // pairs: StartSysmon
   ThreadStart none = nullptr;
   if (!CasAcqRel(&requested, &none, start)) return false;  // pairs: ServeThreadRequest
   WakeSysmon();
@@ -303,25 +354,25 @@ bool NewM() {
     plat::LogWrite(kText, sizeof kText - 1);
     Fatal("thread exhaustion", __FILE__, __LINE__);
   }
-  M* m = spare_ms;
-  if (m != nullptr) {
-    spare_ms = m->all_next;
-    *m = {};
-  } else {
-    m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
-    if (m == nullptr) return false;
-  }
+  M* m = SpareM();
+  bool spare = m != nullptr;
+  if (!spare) m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
+  if (m == nullptr) return false;
   InitM(m);
   if (MakeThread(MMain, m)) return true;
   FetchAddRelaxed(&sched.m_count, ~0u);
-  GiveM(m);
+  if (spare) {
+    StoreRelease(&m->tid, 0);  // pairs: SpareM
+  } else {
+    plat::Unmap(reinterpret_cast<Addr>(m), AlignUp(sizeof(M), kOsPageSize));
+  }
   return false;
 }
 
-void GiveM(M* m) {
-  if (m == &first_m) return;
-  m->all_next = spare_ms;
-  spare_ms = m;
+void EnsureSysmon() {
+  if (UNDERGO_LIKELY(LoadAcquire(&sched.sysmon_runs) != 0)) return;  // pairs: StartSysmon
+  sync::MutexLock hold(start_lock);
+  if (sched.sysmon_runs == 0) StartSysmon();  // later, when no thread can be made now
 }
 
 }  // namespace undergo::sched

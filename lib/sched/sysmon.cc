@@ -21,9 +21,11 @@
 #include "base/fmt.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
+#include "sched/cpu_time.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
 #include "sched/procs.h"
+#include "sched/quiesce.h"
 #include "sched/trace.h"
 #include "world/blocked_call.h"
 #include "world/world.h"
@@ -40,13 +42,6 @@ constexpr uint32_t kIdleLooks = 100;  // of kLongest
 
 // Of sched.sysmon_wake.
 enum Wake : uint32_t { kAwake, kAsleep, kCalled };
-
-uint64_t CpuClock(int tid) {
-  auto clock = static_cast<clockid_t>(~static_cast<uint32_t>(tid) << 3 | 6);  // of one thread
-  struct timespec t;
-  if (plat::IsError(plat::Syscall(__NR_clock_gettime, clock, &t))) return 0;
-  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
 
 // On a busy machine a thread that computes may get no CPU for long: what it does is asked for, too.
 bool SleepsInKernel(int tid) {
@@ -123,7 +118,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   uint64_t ran = now - p->seen_since;
   if (ran < kBlockedAfter || !WorkWaits(p)) return false;
   if (LoadRelaxed(&m->preempting) == kMissed) return GiveWay(p, m, status, now);
-  uint64_t cpu = CpuClock(m->tid);
+  uint64_t cpu = ThreadCpuClock(m->tid);
   if (p->seen_cpu == 0) {
     p->seen_cpu = cpu;
     p->seen_at = now;
@@ -209,12 +204,14 @@ void WakeSysmon() {
 void RunSysmon() {
   uint64_t pause = kShortest;
   uint32_t quiet = 0, idle = 0;
+  BeginRetiring();
   for (;;) {
     bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
     idle = all_idle && pause == kLongest ? idle + 1 : 0;
-    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0;
+    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire();
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
+    if (Retire(now)) return;
     StoreRelaxed(&sched.now, now);
     bool did = MakeMs();
     did |= ServeThreadRequest();

@@ -6,7 +6,7 @@
 
 namespace undergo::sched {
 
-// The body of sysmon's thread.
-[[noreturn]] void RunSysmon();
+// The body of sysmon's thread. Returns when it has to end (sched/quiesce.h).
+void RunSysmon();
 
 }  // namespace undergo::sched

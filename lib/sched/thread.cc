@@ -17,10 +17,12 @@
 #include <sys/prctl.h>
 
 #include "base/assert.h"
+#include "heap/fastpath.h"
 #include "heap/mcache.h"
 #include "plat/context.h"
 #include "sched/fork.h"
 #include "sched/park.h"
+#include "sched/quiesce.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
 #include "sched/tcb.h"
@@ -154,7 +156,8 @@ void Fill(G* g, const ThreadRequest& r) {
   g->interrupts = 0;
   g->pending = 0;
   g->preempt = 0;
-  g->nice = 0;
+  if (g->wishes != nullptr) heap::Free(g->wishes);
+  g->wishes = nullptr;
   // As a kernel thread it would have its maker's name.
   G* maker = Self();
   if (maker != nullptr) {
@@ -162,7 +165,8 @@ void Fill(G* g, const ThreadRequest& r) {
   } else {
     plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
   }
-  g->cpu_ns = 0;
+  g->forked_on = nullptr;
+  g->cpu_ns = g->ran_from = 0;
   g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
   SetBounds(g, r);
   DescribeThread(g);
@@ -189,7 +193,8 @@ int CreateThread(pthread_t* id, const ThreadRequest& r) {
   Fill(g, r);
   G* self = Current();
   g->mask = self != nullptr ? self->mask : world::CurrentSignalMask();
-  FetchAddRelaxed(&sched.gcount, 1u);
+  FetchAddAcqRel(&sched.gcount, 1u);  // pairs: EndSysmon
+  EnsureSysmon();
   *id = IdOf(g);
   MakeReady(g, true);
   return 0;

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ends of Ms and of sysmon.
+//
+// Ms are made for Gs that block them, so there may be many; after five seconds in which more of
+// them were idle than there are Ps, those end. When for five seconds only one thread lived, all
+// idle Ms and sysmon itself end, and the process has one kernel thread again. Some calls of the
+// kernel insist on that, and must not wait: Quiesce does it at once. Who makes a thread looks
+// whether sysmon is there.
+//
+// Never ended: the first M, because the kernel shows the process by it, and those that have forked
+// (m.h).
+#include "sched/quiesce.h"
+
+#include "plat/clock.h"
+#include "sched/netpoll.h"
+#include "sched/sched.h"
+
+namespace undergo::sched {
+
+namespace {
+
+constexpr uint64_t kIdleTime = 5'000'000'000;  // ns
+constexpr uint64_t kPatience = 200'000'000;    // ns for Ms to end
+
+// Of sysmon alone.
+constinit uint64_t window_from = 0;  // begin of the running five seconds
+constinit uint32_t least_idle = 0;   // Ms that were idle all the time since
+constinit bool alone = false;        // one thread lived all the time since
+
+bool OneThread() { return LoadAcquire(&sched.gcount) == 1; }  // pairs: CreateThread
+
+bool IsGone(int tid) {
+  long pid = plat::Syscall(__NR_getpid);
+  return tid == 0 || plat::IsError(plat::Syscall(__NR_tgkill, pid, tid, 0));
+}
+
+// sysmon's last word: nobody makes a thread without noticing that it is gone.
+bool LeaveSysmon() {
+  if (!start_lock.TryLock()) return false;
+  __atomic_store_n(&sched.sysmon_runs, 0, __ATOMIC_SEQ_CST);  // pairs: CreateThread
+  bool leave = OneThread();
+  if (!leave) StoreRelease(&sched.sysmon_runs, 1u);  // pairs: EnsureSysmon
+  start_lock.Unlock();
+  return leave;
+}
+
+void EndSysmon() {
+  {
+    sync::MutexLock hold(start_lock);
+    if (sched.sysmon_runs == 0) return;
+    StoreRelease(&sched.sysmon_quit, 1u);  // pairs: Retire
+    StoreRelease(&sched.sysmon_runs, 0u);  // pairs: EnsureSysmon
+  }
+  WakeSysmon();
+}
+
+bool AllGone() {
+  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
+    if (m != &first_m && LoadAcquire(&m->tid) != 0) return false;           // pairs: EndM
+  }
+  return true;
+}
+
+}  // namespace
+
+bool MayRetire() {
+  uint32_t idle = LoadRelaxed(&sched.idle_m_count);
+  return OneThread() || idle > sched.procs;
+}
+
+void BeginRetiring() { window_from = 0; }
+
+bool Retire(uint64_t now) {
+  if (UNDERGO_UNLIKELY(LoadAcquire(&sched.sysmon_quit) != 0)) return true;  // pairs: EndSysmon
+  uint32_t idle = LoadRelaxed(&sched.idle_m_count);
+  least_idle = Min(least_idle, idle);
+  alone &= OneThread();
+  if (now - window_from < kIdleTime) return false;
+  bool leave = alone && window_from != 0;
+  if (leave) {
+    EndIdleMs(0);
+  } else if (least_idle > sched.procs && window_from != 0) {
+    EndIdleMs(idle - (least_idle - sched.procs));
+  }
+  window_from = now;
+  least_idle = LoadRelaxed(&sched.idle_m_count);
+  alone = OneThread();
+  return leave && LeaveSysmon();
+}
+
+bool Quiesce() {
+  G* g = Current();
+  if (g == nullptr || !OneThread()) return false;
+  int tids[64];
+  uint64_t deadline = plat::NowNs() + kPatience;
+  int sysmon = LoadRelaxed(&sched.sysmon_runs) != 0 ? sched.sysmon_tid : 0;
+  while (!MoveTo(&first_m)) {
+    if (plat::NowNs() > deadline) return false;
+    NetpollBreak();  // it may wait there
+    plat::Syscall(__NR_sched_yield);
+  }
+  size_t n = 0;
+  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
+    int tid = LoadAcquire(&m->tid);                                         // pairs: EndM
+    if (m != &first_m && tid > 0 && n < sizeof tids / sizeof tids[0]) tids[n++] = tid;
+  }
+  EndSysmon();
+  for (;;) {
+    EndIdleMs(0);
+    bool gone = AllGone() && IsGone(sysmon);
+    for (size_t i = 0; i < n && gone; ++i) gone = IsGone(tids[i]);
+    if (gone) return true;
+    if (plat::NowNs() > deadline) break;
+    NetpollBreak();
+    plat::NapNs(50'000);
+  }
+  EnsureSysmon();
+  return false;
+}
+
+}  // namespace undergo::sched
