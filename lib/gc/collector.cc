@@ -46,6 +46,7 @@ constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation
 constexpr uint64_t kFinishWaitNs = 5'000'000;    // of a thread that allocates at the end of a mark
 constexpr uint64_t kGoalWaitNs = 5'000'000;      // and for each 64 KiB when the heap is at its goal
 constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
+constexpr uint64_t kStressWaitNs = 1'000'000'000;  // for the end of a cycle
 constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kSitesPerCycle = 5, kSitesAtExit = 50;  // in leak reports
 constexpr uint32_t kLinesPerSite = 3;                      // about hidden pointers
@@ -205,8 +206,20 @@ void Scavenge() {
   c.limiter.AddAssist(c.scavenger.Assist(c.config.memory_limit, c.limiter.Limiting()));
 }
 
+// Under stress each allocation that takes new slots is followed by the end of a cycle.
+void StressCycle() {
+  uint32_t finished = LoadAcquire(&c.finished);  // pairs: RunCycle
+  RequestCycle(kHeap);
+  uint64_t start = plat::NowNs();
+  for (uint64_t waited = 0; waited < kStressWaitNs; waited = plat::NowNs() - start) {
+    if (LoadAcquire(&c.finished) != finished) return;  // pairs: RunCycle
+    plat::FutexWaitFor(&c.finished, finished, kStressWaitNs - waited);
+  }
+}
+
 void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&c.on) == 0) return;
+  if (c.config.stress) return StressCycle();
   if (heap::gc_heap.black) {
     c.cycle.WaitForFinish(kFinishWaitNs);
     *credit -= static_cast<int64_t>(bytes);
