@@ -52,7 +52,7 @@ constexpr uint32_t kSitesPerCycle = 5, kSitesAtExit = 50;  // in leak reports
 constexpr uint32_t kLinesPerSite = 3;                      // about hidden pointers
 constexpr uint32_t kAssistants = 8;
 
-enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4 };
+enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4, kWakeUp = 8 };
 
 struct Collector {
   Config config;
@@ -468,7 +468,7 @@ void CountCycle(bool done, uint64_t condemned_before) {
 void AfterFailure() {
   c.stats.abandoned_cycles++;
   if (c.config.trace) Say("cycle abandoned: ", c.cycle.reason());
-  if (c.cycle.io_uring()) return LatchOff(c.cycle.reason());
+  if (c.cycle.hopeless()) return LatchOff(c.cycle.reason());
   // The next attempt after a good part more, each time a larger one.
   uint64_t live = LiveBytes();
   StoreRelaxed(&c.trigger, live + Max(live / 8, (4 * kMiB) << Min(c.failures, 6)));
@@ -563,7 +563,7 @@ void CoordinatorMain(void*) {
       idle_since = plat::NowNs();
       continue;
     }
-    if (plat::NowNs() - idle_since > kIdleExitNs) {
+    if (LoadRelaxed(&c.on) == 0 || plat::NowNs() - idle_since > kIdleExitNs) {
       c.cycle.StopGang();
       StoreRelease(&c.running, 0u);  // pairs: RequestCycle
       uint32_t none = 0;
@@ -727,13 +727,43 @@ void ReadStats(CollectorStats* out) {
   out->sweep = heap::sweep_counts;
 }
 
+namespace {
+
+void WaitForRunningCycle() {
+  uint32_t finished = LoadAcquire(&c.finished);  // pairs: RunCycle
+  for (;;) {
+    bool runs = LoadAcquire(&c.busy) != 0;                      // pairs: RunCycle
+    if (!runs || LoadAcquire(&c.finished) != finished) return;  // pairs: RunCycle
+    plat::FutexWait(&c.finished, finished);
+  }
+}
+
+}  // namespace
+
 void BeforeUserfaultfd() {
   if (LoadRelaxed(&c.on) == 0) return;
   c.cycle.NoteUserfaultfd();
-  uint32_t finished = LoadAcquire(&c.finished);                                // pairs: RunCycle
-  while (LoadAcquire(&c.busy) != 0 && LoadAcquire(&c.finished) == finished) {  // pairs: RunCycle
-    plat::FutexWait(&c.finished, finished);
+  WaitForRunningCycle();
+}
+
+void BeforeFilter(const FilterVerdict& verdict) {
+  if (LoadRelaxed(&c.on) == 0) return;
+  c.cycle.Restrict(verdict);
+  if (!verdict.deadly) {
+    if (verdict.no_uffd || verdict.no_snapshot) WaitForRunningCycle();
+    return;
   }
+  // Most such programs never collect: only who asked for traces is told.
+  if (c.config.trace) {
+    LatchOff("a filter of system calls would kill the process");
+  } else {
+    StoreRelease(&c.on, 0u);  // pairs: OnAllocation
+  }
+  // The threads of ours must be gone before the filter is there.
+  FetchOrAcqRel(&c.requests, uint32_t{kWakeUp});  // pairs: CoordinatorMain
+  plat::FutexWake(&c.requests, 1);
+  while (LoadAcquire(&c.running) != 0) plat::NapNs(kNapNs);  // pairs: CoordinatorMain
+  plat::NapNs(kNapNs);                                       // its last instructions
 }
 
 void AfterUserfaultfd() { c.cycle.NoteUserfaultfd(); }

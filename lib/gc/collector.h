@@ -5,6 +5,7 @@
 
 #include "base/types.h"
 #include "gc/facility.h"
+#include "gc/filter.h"
 #include "heap/sweep.h"
 
 namespace undergo::gc {
@@ -56,6 +57,10 @@ void ReadStats(CollectorStats* out);
 // this waits for the end of a running cycle, and later ones do without, as long as it is open.
 void BeforeUserfaultfd();
 void AfterUserfaultfd();
+
+// A filter of system calls is about to be installed (gc/filter.h). Where it would kill for calls of
+// ours, the collector ends, or does without them, before this returns.
+void BeforeFilter(const FilterVerdict& verdict);
 
 // After fork, in the child.
 void AfterForkInChild();

@@ -4,6 +4,7 @@
 
 #include "base/types.h"
 #include "gc/facility.h"
+#include "gc/filter.h"
 #include "gc/gang.h"
 #include "gc/marker.h"
 #include "gc/roots.h"
@@ -40,8 +41,12 @@ class Cycle {
   Facility Probe(Facility first);
   const CycleTimes& times() const { return times_; }
   const char* reason() const { return reason_; }  // of an abandoned cycle
-  // The last cycle was given up because words may be in flight in an io_uring.
+  // No cycle will ever be possible: words may be in flight in an io_uring, or a filter of system
+  // calls would kill the process.
+  bool hopeless() const { return io_uring_ || LoadRelaxed(&filter_.deadly); }
   bool io_uring() const { return io_uring_; }
+  // The program is about to install a filter. Not while Run does anything.
+  void Restrict(const FilterVerdict& verdict);
   // The mark is almost done but the program writes to pages as fast as they are scanned: who
   // allocates should wait. Waits until that is over, at most `ns`. Any thread.
   void WaitForFinish(uint64_t ns) const;
@@ -94,6 +99,7 @@ class Cycle {
   void Begin();
   Facility Choose(Facility first);
   bool IsUsable(Facility f);
+  bool MayCall();
   void LeaveOut(Facility f);
   bool ProgramUsesUserfaultfd() const;
   bool MarkBy(Facility f, ThrottleHook throttle);
@@ -145,6 +151,8 @@ class Cycle {
   bool foreign_userfaultfd_ = false;  // the program had one when it was looked at last
   uint32_t userfaultfd_calls_ = 0;    // atomic
   uint32_t seen_calls_ = 0;           // userfaultfd_calls_ before the last look
+  FilterVerdict filter_;              // what the program's filters would do
+  bool filter_tried_ = false;         // one that was inherited was tried out
   Snapshot snapshot_;                 // mapped during a cycle
   long copy_ = 0;                     // process id; 0: none
   WordList live_words_;               // that a copy would not see

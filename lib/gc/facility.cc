@@ -62,8 +62,29 @@ bool Cycle::ProgramUsesUserfaultfd() const {
   return foreign_userfaultfd_ || LoadAcquire(&userfaultfd_calls_) != seen_calls_;
 }
 
+void Cycle::Restrict(const FilterVerdict& verdict) {
+  if (verdict.deadly) StoreRelaxed(&filter_.deadly, true);
+  if (verdict.no_uffd) StoreRelaxed(&filter_.no_uffd, true);
+  if (verdict.no_snapshot) StoreRelaxed(&filter_.no_snapshot, true);
+}
+
+// No filter of system calls kills for what a cycle needs.
+bool Cycle::MayCall() {
+  if (!filter_tried_) {
+    FilterVerdict verdict = TryOutFilter();
+    if (verdict.unknown) return Fail("a filter of system calls cannot be tried out");
+    Restrict(verdict);
+    filter_tried_ = true;
+  }
+  return !LoadRelaxed(&filter_.deadly) || Fail("a filter of system calls would kill the process");
+}
+
 bool Cycle::IsUsable(Facility f) {
   if (f == Facility::kStopped) return true;
+  if (LoadRelaxed(f == Facility::kSnapshot ? &filter_.no_snapshot : &filter_.no_uffd)) {
+    reason_ = "a filter of system calls would kill the process";
+    return false;
+  }
   if (ProgramUsesUserfaultfd()) {
     reason_ = "the program uses userfaultfd itself";
     return false;
@@ -171,7 +192,7 @@ void Cycle::Begin() {
 Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
   times_ = {};
   times_.start_ns = plat::NowNs();
-  if (!Prepare()) return Outcome::kAbandoned;
+  if (!Prepare() || !MayCall()) return Outcome::kAbandoned;
   gang_.Start(static_cast<uint32_t>(procs - 1));
   target_.base = heap::arena.base;
   target_.size = heap::arena.size;
@@ -194,7 +215,7 @@ Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
 }
 
 Facility Cycle::Probe(Facility first) {
-  Facility f = Choose(first);
+  Facility f = MayCall() ? Choose(first) : Facility::kStopped;
   change_reason_ = reason_;
   tracker_.Close();
   return f;

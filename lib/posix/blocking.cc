@@ -172,6 +172,8 @@ long (*WaitingCall(long number, long second))(long, long, long, long, long, long
 
 namespace {
 
+constexpr long kSetModeFilter = 1;  // of seccomp(); 0: the strict mode
+
 long Userfaultfd(long flags) {
   gc::BeforeUserfaultfd();
   long result = real::syscall(__NR_userfaultfd, flags, 0, 0, 0, 0, 0);
@@ -190,6 +192,7 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   if (waiting == nullptr) {
     if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
     if (UNDERGO_UNLIKELY(number == __NR_userfaultfd)) return Userfaultfd(a);
+    if (UNDERGO_UNLIKELY(number == __NR_seccomp) && a <= kSetModeFilter) BeforeSeccomp(a, c);
     return real::syscall(number, a, b, c, d, e, f);
   }
   long result = CallReal<k_syscall>(waiting, a, b, c, d, e, f);

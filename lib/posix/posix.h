@@ -49,6 +49,9 @@ namespace undergo::posix {
 #define UNDERGO_ROW(ret, name, params, args) ret name params;
 #include "abi/libc.def"
 
+// seccomp(operation, ..., program) is about to be called.
+void BeforeSeccomp(long operation, long program);
+
 // Registers the fork handlers. Called before anybody else can register some: glibc runs the first
 // registered prepare handler last and the first registered child handler first, so the handlers of
 // others may allocate.
