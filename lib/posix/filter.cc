@@ -2,7 +2,6 @@
 // Filters of system calls that the program installs: by prctl, or by syscall() as libseccomp does.
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sys/prctl.h>
 
 #include "gc/collector.h"
 #include "plat/vm.h"
@@ -31,12 +30,9 @@ void BeforeSeccomp(long operation, long program) {
   gc::BeforeFilter(verdict);
 }
 
-int prctl(int option, long a, long b, long c, long d) {
-  if (real::prctl == nullptr) real::Resolve();
-  if (option == PR_SET_SECCOMP) {
-    BeforeSeccomp(a == SECCOMP_MODE_FILTER ? SECCOMP_SET_MODE_FILTER : SECCOMP_SET_MODE_STRICT, b);
-  }
-  return real::prctl(option, a, b, c, d);
+void BeforePrctlSeccomp(long mode, long program) {
+  bool filter = mode == SECCOMP_MODE_FILTER;
+  BeforeSeccomp(filter ? SECCOMP_SET_MODE_FILTER : SECCOMP_SET_MODE_STRICT, program);
 }
 
 }  // namespace undergo::posix

@@ -85,6 +85,7 @@ int prctl(int what, long a, long b, long c, long d) {
     return 0;
   }
   if (IsOfKernelThread(what)) KeepKernelThread();
+  if (what == PR_SET_SECCOMP) BeforePrctlSeccomp(a, b);
   return real::prctl(what, a, b, c, d);
 }
 

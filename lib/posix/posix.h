@@ -51,6 +51,8 @@ namespace undergo::posix {
 
 // seccomp(operation, ..., program) is about to be called.
 void BeforeSeccomp(long operation, long program);
+// The same for prctl(PR_SET_SECCOMP, mode, program).
+void BeforePrctlSeccomp(long mode, long program);
 
 // Registers the fork handlers. Called before anybody else can register some: glibc runs the first
 // registered prepare handler last and the first registered child handler first, so the handlers of
