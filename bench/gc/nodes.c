@@ -10,7 +10,7 @@ typedef struct Node {
   uint64_t value, padding[5];
 } Node;
 
-enum { kBatch = 200, kForced = 3 };
+enum { kBatch = 200 };
 
 static NOINLINE Node* Link(Node* previous, Node* node) {
   node->previous = previous;
@@ -23,27 +23,6 @@ static NOINLINE Node* New(uint64_t value) {
   Node* node = Allocate(sizeof *node);
   node->value = value;
   return node;
-}
-
-// The median of a few forced collections, in seconds of processor time and of wall time.
-static void Force(const char* what) {
-  double cpu[kForced], wall[kForced];
-  char name[64];
-  for (int i = 0; i < kForced; i++) {
-    const double c = CpuSeconds(), w = NowSeconds();
-    Collect();
-    cpu[i] = CpuSeconds() - c;
-    wall[i] = NowSeconds() - w;
-    for (int k = i; k > 0 && cpu[k] < cpu[k - 1]; k--) {
-      double t = cpu[k];
-      cpu[k] = cpu[k - 1], cpu[k - 1] = t;
-      t = wall[k], wall[k] = wall[k - 1], wall[k - 1] = t;
-    }
-  }
-  snprintf(name, sizeof name, "%s_cpu_s", what);
-  Metric(name, cpu[kForced / 2]);
-  snprintf(name, sizeof name, "%s_wall_s", what);
-  Metric(name, wall[kForced / 2]);
 }
 
 static NOINLINE void Shuffle(Node* ring, size_t count, Rng* rng) {
