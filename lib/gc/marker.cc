@@ -7,8 +7,10 @@
 // (heap::ResetMarks), so one bit test tells both "seen already" and "no object".
 //
 // What costs time is waiting for memory. Objects taken from the stack pass through a short ring:
-// their first lines are requested on entry and scanned some objects later. Measured on a graph of
-// 16.8 million nodes that halves the time of a mark.
+// their first lines are requested on entry and scanned some objects later. The same goes for the two
+// places that a found pointer leads to before anything is known about it: its span header, then its
+// mark word. Measured on a shuffled tree of 4 million nodes each of the two steps halves the time of
+// a mark. A list gains nothing: its next node is known only when this one was read.
 //
 // A mutator may free or reuse anything meanwhile. Then a queued address has a new meaning; the span
 // is looked up again before a scan, and a scan never leaves the slices of the span. What is marked
@@ -48,6 +50,7 @@ void Marker::Start(WorkPool* pool, const ScanTarget& target) {
   upper_begin_ = heap::RegionBegin(heap::Region::kUpper);
   counts_ = {};
   depth_ = 0;
+  words_head_ = words_tail_ = candidates_head_ = candidates_tail_ = 0;
 }
 
 void Marker::Push(uint64_t item) {
@@ -72,7 +75,10 @@ void Marker::Spill(uint32_t keep) {
   depth_ -= from;
 }
 
-void Marker::Flush() { Spill(0); }
+void Marker::Flush() {
+  FinishCandidates();
+  Spill(0);
+}
 
 bool Marker::Refill() {
   WorkChunk* c = pool_->Take();
@@ -83,14 +89,24 @@ bool Marker::Refill() {
   return true;
 }
 
+UNDERGO_INLINE void Marker::TestAndMark(const Candidate& c) {
+  if ((LoadRelaxed(c.word) & c.bit) != 0) return;
+  if ((FetchOrAcqRel(c.word, c.bit) & c.bit) != 0) return;  // pairs: other markers
+  counts_.marked_bytes += c.size;
+  counts_.marked_objects++;
+  Push(c.base);
+}
+
 UNDERGO_INLINE void Marker::MarkSmall(heap::Span* s, uint32_t slot, Addr base) {
   uint64_t* word = heap::MarkBits(s, heap::Plane::kMarked) + slot / 64;
-  uint64_t bit = uint64_t{1} << (slot % 64);
-  if ((LoadRelaxed(word) & bit) != 0) return;
-  if ((FetchOrAcqRel(word, bit) & bit) != 0) return;  // pairs: other markers
-  counts_.marked_bytes += s->slot_size;
-  counts_.marked_objects++;
-  Push(base);
+  __builtin_prefetch(word);
+  Candidate old = candidates_[candidates_head_ % kLookahead];
+  bool full = candidates_head_ - candidates_tail_ == kLookahead;
+  candidates_[candidates_head_++ % kLookahead] = {word, uint64_t{1} << (slot % 64), base,
+                                                  s->slot_size};
+  if (!full) return;
+  ++candidates_tail_;
+  TestAndMark(old);
 }
 
 // Spans of several slices, and large objects.
@@ -114,6 +130,19 @@ void Marker::MarkSlow(Addr a) {
   if (slot < s->slots) MarkSmall(s, slot, start + size_t{slot} * size);
 }
 
+// The object at an address in a committed slice; its span header is in the cache by now.
+UNDERGO_INLINE void Marker::Locate(uint64_t word) {
+  heap::Span* s = SpanOf(word);
+  uint32_t magic = LoadRelaxed(&s->magic);
+  if (UNDERGO_UNLIKELY(magic == 0 || LoadRelaxed(&s->state) == heap::SpanState::kFree)) {
+    return MarkSlow(word);
+  }
+  uint32_t in_slice = static_cast<uint32_t>((word - target_.base) & (heap::kSliceSize - 1));
+  uint32_t slot = static_cast<uint32_t>((uint64_t{in_slice} * magic) >> 32);
+  if (slot >= s->slots) return;
+  MarkSmall(s, slot, word - in_slice + size_t{slot} * s->slot_size);
+}
+
 UNDERGO_INLINE void Marker::Visit(uint64_t word) {
   uint64_t offset = word - target_.base;
   if (offset >= target_.size) return;
@@ -123,15 +152,21 @@ UNDERGO_INLINE void Marker::Visit(uint64_t word) {
       (slice < upper_begin_ || slice >= heap::mheap.end(heap::Region::kUpper))) {
     return heap::blacklist.Add(slice);
   }
-  heap::Span* s = SpanOf(word);
-  uint32_t magic = LoadRelaxed(&s->magic);
-  if (UNDERGO_UNLIKELY(magic == 0 || LoadRelaxed(&s->state) == heap::SpanState::kFree)) {
-    return MarkSlow(word);
+  __builtin_prefetch(SpanOf(word));
+  uint64_t old = words_[words_head_ % kLookahead];
+  bool full = words_head_ - words_tail_ == kLookahead;
+  words_[words_head_++ % kLookahead] = word;
+  if (!full) return;
+  ++words_tail_;
+  Locate(old);
+}
+
+// Pointers that are still on their way.
+void Marker::FinishCandidates() {
+  while (words_tail_ != words_head_) Locate(words_[words_tail_++ % kLookahead]);
+  while (candidates_tail_ != candidates_head_) {
+    TestAndMark(candidates_[candidates_tail_++ % kLookahead]);
   }
-  uint32_t in_slice = static_cast<uint32_t>(offset & (heap::kSliceSize - 1));
-  uint32_t slot = static_cast<uint32_t>((uint64_t{in_slice} * magic) >> 32);
-  if (slot >= s->slots) return;
-  MarkSmall(s, slot, word - in_slice + size_t{slot} * s->slot_size);
 }
 
 void Marker::MarkWord(uint64_t word) { Visit(word); }
@@ -227,10 +262,12 @@ bool Marker::Drain(uint64_t limit) {
     while (head - tail < kAhead && depth_ != 0) {
       uint64_t item = stack_[--depth_];
       __builtin_prefetch(reinterpret_cast<void*>(item & ~kRest));
+      __builtin_prefetch(reinterpret_cast<void*>((item & ~kRest) + 64));
       ring[head++ % kAhead] = item;
     }
     if (head == tail) {
-      if (Refill()) continue;
+      FinishCandidates();
+      if (depth_ != 0 || Refill()) continue;
       return true;
     }
     ScanItem(ring[tail++ % kAhead]);

@@ -37,7 +37,6 @@ class Marker {
   bool Drain(uint64_t limit);
   // Hands all local work to the pool.
   void Flush();
-  bool HasLocalWork() const { return depth_ != 0; }
 
   const MarkCounts& counts() const { return counts_; }
 
@@ -45,6 +44,15 @@ class Marker {
   static constexpr uint32_t kDepth = 2048;
   static constexpr uint32_t kAhead = 16;  // objects whose memory is on its way to the cache
   static constexpr size_t kBlockWords = 64;
+
+  // A pointer on its way to its mark bit.
+  struct Candidate {
+    uint64_t* word;
+    uint64_t bit;
+    Addr base;
+    uint32_t size;
+  };
+  static constexpr uint32_t kLookahead = 16;  // pointers whose header or mark word is on its way
 
   void Push(uint64_t item);
   void Spill(uint32_t keep);
@@ -56,12 +64,19 @@ class Marker {
   void ScanWords(const uint64_t* words, size_t count);
   void MarkSmall(heap::Span* s, uint32_t slot, Addr base);
   void Visit(uint64_t word);
+  void Locate(uint64_t word);
+  void TestAndMark(const Candidate& c);
+  void FinishCandidates();
   void MarkSlow(Addr a);
 
   WorkPool* pool_ = nullptr;
   ScanTarget target_ = {};
   uint32_t upper_begin_ = 0;  // first slice of the upper region
   MarkCounts counts_ = {};
+  uint32_t words_head_ = 0, words_tail_ = 0;            // of words_
+  uint32_t candidates_head_ = 0, candidates_tail_ = 0;  // of candidates_
+  uint64_t words_[kLookahead] = {};                     // wait for their span headers
+  Candidate candidates_[kLookahead] = {};               // wait for their mark words
   uint32_t depth_ = 0;
   uint64_t stack_[kDepth] = {};
   uint64_t found_[3 * kBlockWords + 16] = {};
