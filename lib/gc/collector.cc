@@ -13,8 +13,8 @@
 
 #include "base/assert.h"
 #include "base/fmt.h"
-#include "gc/background_scavenger.h"
 #include "gc/audit.h"
+#include "gc/background_scavenger.h"
 #include "gc/cycle.h"
 #include "gc/limiter.h"
 #include "gc/pacer.h"
@@ -50,6 +50,7 @@ constexpr uint64_t kStressWaitNs = 1'000'000'000;  // for the end of a cycle
 constexpr uint32_t kAssistTries = 5;
 constexpr uint32_t kSitesPerCycle = 5, kSitesAtExit = 50;  // in leak reports
 constexpr uint32_t kLinesPerSite = 3;                      // about hidden pointers
+constexpr uint32_t kForcedTries = 5;  // cycles for one demand, when they are given up
 constexpr uint32_t kAssistants = 8;
 
 enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4, kWakeUp = 8 };
@@ -685,8 +686,9 @@ void LatchOff(const char* why) {
 
 bool IsOn() { return LoadAcquire(&c.on) != 0; }  // pairs: Start
 
-bool Collect() {
-  if (!IsOn()) return false;
+namespace {
+
+bool CollectOnce() {
   // A cycle that runs already may have missed what the caller dropped.
   uint32_t from = LoadAcquire(&c.finished);  // pairs: RunCycle
   uint32_t target = from + (LoadRelaxed(&c.busy) != 0 ? 2 : 1);
@@ -697,6 +699,17 @@ bool Collect() {
     if (static_cast<int32_t>(now - target) >= 0) return c.last_failed == 0;
     plat::FutexWait(&c.finished, now);
   }
+}
+
+}  // namespace
+
+// On a machine with too much to do a thread may not answer in time; the caller wants a collection
+// all the same.
+bool Collect() {
+  for (uint32_t i = 0; i < kForcedTries && IsOn(); ++i) {
+    if (CollectOnce()) return true;
+  }
+  return false;
 }
 
 int32_t SetPercent(int32_t percent) {
