@@ -42,6 +42,10 @@ ssize_t __recv_chk(int fd, void* p, size_t n, size_t size, int flags);
 ssize_t __send(int fd, const void* p, size_t n, int flags);
 int __connect(int fd, const struct sockaddr* to, socklen_t size);
 int __close(int fd);
+int __pthread_mutex_lock(pthread_mutex_t* m) noexcept;
+int __pthread_mutex_trylock(pthread_mutex_t* m) noexcept;
+int __pthread_mutex_unlock(pthread_mutex_t* m) noexcept;
+int __pthread_mutex_init(pthread_mutex_t* m, const pthread_mutexattr_t* attr) noexcept;
 }
 
 namespace undergo::posix {

@@ -2,6 +2,8 @@
 // Waiting and waking.
 #include "sched/park.h"
 
+#include <errno.h>
+
 #include "base/assert.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
@@ -14,18 +16,20 @@ namespace {
 
 constexpr auto kArmed = static_cast<uint32_t>(Wake::kArmed);
 
-// A thread without a G, in the kernel.
-Wake WaitInKernel(uint32_t* word, uint64_t deadline) {
+// A thread without a G, in the kernel. A handler that ran is an interruption.
+Wake WaitInKernel(uint32_t* word, uint64_t deadline, bool interruptible) {
   for (;;) {
     uint32_t now = LoadAcquire(word);  // pairs: Waiter::End
     if (now != kArmed) return static_cast<Wake>(now);
-    if (deadline == kNever) {
-      plat::FutexWait(word, kArmed);
-      continue;
-    }
-    uint64_t time = plat::NowNs();
-    if (time < deadline) {
-      plat::FutexWaitFor(word, kArmed, deadline - time);
+    uint64_t time = deadline == kNever ? 0 : plat::NowNs();
+    if (deadline == kNever || time < deadline) {
+      bool handled = deadline == kNever ? plat::FutexWait(word, kArmed) == -EINTR
+                                        : plat::FutexWaitFor(word, kArmed, deadline - time) == -EINTR;
+      if (!handled || !interruptible) continue;
+      uint32_t armed = kArmed;
+      if (CasAcqRel(word, &armed, static_cast<uint32_t>(Wake::kInterrupted))) {  // pairs: End
+        return Wake::kInterrupted;
+      }
       continue;
     }
     uint32_t armed = kArmed;
@@ -45,10 +49,15 @@ void Waiter::Arm() {
 }
 
 Wake Waiter::Wait(uint64_t deadline, bool interruptible) {
-  G* g = g_;
   // A handler may have forked since g_ was read; then nobody will run anything else.
-  if (g == nullptr || UNDERGO_UNLIKELY(g->m == nullptr)) return WaitInKernel(word(), deadline);
-  P* p = EnterSched(g);
+  if (g_ == nullptr || UNDERGO_UNLIKELY(g_->m == nullptr)) {
+    return WaitInKernel(word(), deadline, interruptible);
+  }
+  return WaitInScheduler(EnterSched(g_), deadline, interruptible);
+}
+
+Wake Waiter::WaitInScheduler(P* p, uint64_t deadline, bool interruptible) {
+  G* g = g_;
   bool timed = deadline != kNever;
   if (timed) {
     g->timer.when = deadline;
@@ -87,6 +96,14 @@ bool Waiter::Disarm() {
   return true;
 }
 
+bool Waiter::Claim(Wake why, GQueue* ready) {
+  if (g_ == nullptr) return End(why);
+  G* g = g_;
+  if (!ClaimWake(g, why)) return false;
+  ready->Push(g);
+  return true;
+}
+
 bool Waiter::End(Wake why, bool next) {
   if (g_ == nullptr) {
     uint32_t armed = kArmed;
@@ -114,6 +131,7 @@ void MakeReady(G* g, bool next) {
     GQueue q;
     q.Push(g);
     world::SignalsOff off;  // a handler that comes here again must not wait for our lock
+    heap::BusyScope busy;   // nor is the world stopped with it held
     return MakeRunnableGlobally(&q);
   }
   P* p = EnterSched(self);

@@ -42,6 +42,13 @@ class Waiter {
   // The same for a thread that is in the scheduler, for Wake::kReady.
   void EndInScheduler(P* p);
 
+  // In the scheduler (sched.h), for a Waiter with a G: as Wait(), and leaves it. Nothing can come
+  // between Arm() and the wait then.
+  Wake WaitInScheduler(P* p, uint64_t deadline, bool interruptible);
+  // The first half of End(): true when the wait is the caller's to end. A thread without a G is
+  // awake then; a G goes into `ready`, for the caller to make runnable.
+  bool Claim(Wake why, GQueue* ready);
+
   bool ended() const { return LoadAcquire(word()) != static_cast<uint32_t>(Wake::kArmed); }
   G* g() const { return g_; }
 

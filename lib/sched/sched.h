@@ -82,6 +82,11 @@ GQueue DropGuest(M* m);
 // First act of each context after a switch.
 void FinishSwitch(G* g);
 
+// A hint: some other P runs something, so that who owns a lock may be about to release it.
+inline bool OthersRun() {
+  return sched.procs > 1 && LoadRelaxed(&sched.idle_p_count) + 1 < sched.procs;
+}
+
 // Set by posix/: handlers of the program that had to wait run now.
 using SchedEndHook = void (*)(G* g);
 extern constinit SchedEndHook on_sched_end;

@@ -23,6 +23,7 @@
 #include "sched/fork.h"
 #include "sched/park.h"
 #include "sched/quiesce.h"
+#include "sched/robust.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
 #include "sched/tcb.h"
@@ -92,6 +93,7 @@ bool ClaimEnded(G* g) {
 // The last thing a thread does.
 [[noreturn]] void End(G* g) {
   if (!Active()) EndPlainThread();
+  ReleaseRobust(g);
   if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) exit(0);
   P* p = EnterSched(g);
   g->state = GState::kDead;

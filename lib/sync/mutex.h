@@ -26,6 +26,8 @@ class Mutex {
   void Unlock() {
     if (UNDERGO_UNLIKELY(ExchangeAcqRel(&word_, kFree) == kContended)) WakeOne();  // pairs: Lock
   }
+  // A hint.
+  bool locked() const { return LoadRelaxed(&word_) != kFree; }
   // Only in a forked child, where the other threads are gone.
   void ResetAfterFork() { StoreRelaxed(&word_, kFree); }
 

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// pthread_cond_*, cnd_*.
+//
+// A condition is a queue at its address (sched/sema.h): the object itself is only read, for its
+// clock and for whether processes share it. Who waits enters the queue, releases the mutex and
+// sleeps, in one visit to the scheduler; who signals takes the first out, which runs next on this P.
+// A signal to nobody costs one load. Orders as POSIX wants them follow from the mutex: who holds it
+// sees the sleepers of those who released it.
+//
+// Threads without a G wait in libc's function, so that they are cancelled as usual; it counts them
+// in the object, and who signals looks there, too. (libc's functions then wait for the mutex, where
+// only the kernel sees them: ExpectWaitersInLibc.)
+//
+// A handler that runs during the wait ends it: the program sees a spurious wake-up, which is
+// allowed, and no signal is lost to a thread that is busy in its handler.
+#include <errno.h>
+
+#include "posix/blocking.h"
+#include "posix/cancel_point.h"
+#include "posix/deadline.h"
+#include "posix/mutex.h"
+#include "posix/posix.h"
+#include "sched/robust.h"
+
+namespace undergo::posix {
+
+namespace {
+
+using sched::Sleeper;
+using sched::Visit;
+using sched::Wake;
+
+// Bits of glibc's pthread_cond_t::__wrefs; above them it counts its waiters.
+constexpr unsigned kSharedCond = 1, kMonotonic = 2;
+constexpr unsigned kOneWaiter = 8;
+
+unsigned RefsOf(const pthread_cond_t* c) { return LoadRelaxed(&c->__data.__wrefs); }
+bool WaitersInLibc(const pthread_cond_t* c) { return RefsOf(c) >= kOneWaiter; }
+
+// Whether the wait is ours. Else libc does it.
+bool IsOurs(const pthread_cond_t* c, const pthread_mutex_t* m) {
+  if (!sched::Active()) return false;
+  int kind = MutexKindOf(m);
+  if ((RefsOf(c) & kSharedCond) == 0 && !IsSharedMutex(kind)) {
+    // Libc's wait would ask the kernel for an inheriting mutex.
+    bool plain = (kind & (kRobust | kInherit | kProtect)) == 0;
+    if (sched::Current() != nullptr || !plain) return true;
+  }
+  if (!IsSharedMutex(kind)) ExpectWaitersInLibc();
+  return false;
+}
+
+int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
+  uint64_t deadline = sched::kNever;
+  if (until.t != nullptr) {
+    int error = DeadlineOf(until.clock, until.t, &deadline);
+    if (error != 0) return error;
+  }
+  TestCancel();
+  if (int error = MayUnlock(m); error != 0) return error;
+  Sleeper s(sched::WaitReason::kCond, c);
+  Wake why;
+  {
+    Visit v(c);
+    v.Queue(&s);
+    UnlockForWait(m, &v);
+    why = v.Sleep(&s, deadline, true);
+  }
+  if (UNDERGO_UNLIKELY(why == Wake::kInterrupted)) AttendToInterrupt();
+  int error = LockAfterWait(m);
+  if (UNDERGO_UNLIKELY(why == Wake::kInterrupted)) TestCancel();
+  if (error != 0) return error;
+  return why == Wake::kTimeout ? ETIMEDOUT : 0;
+}
+
+// libc's wait for a mutex that processes share.
+template <auto* kPlain, typename... A>
+int WaitInLibc(pthread_cond_t* c, pthread_mutex_t* m, A... args) {
+  KernelId id(sched::Active() && IsSharedMutex(MutexKindOf(m)) ? MutexKindOf(m) : 0);
+  return kPlain(c, m, args...);
+}
+
+int ToThrd(int error) {
+  return error == 0 ? thrd_success : error == ETIMEDOUT ? thrd_timedout : thrd_error;
+}
+
+}  // namespace
+
+int pthread_cond_wait(pthread_cond_t* c, pthread_mutex_t* m) {
+  if (UNDERGO_LIKELY(IsOurs(c, m))) return WaitOn(c, m, {});
+  return WaitInLibc<plain::pthread_cond_wait>(c, m);
+}
+
+int pthread_cond_timedwait(pthread_cond_t* c, pthread_mutex_t* m, const struct timespec* t) {
+  if (UNDERGO_LIKELY(IsOurs(c, m))) {
+    bool monotonic = (RefsOf(c) & kMonotonic) != 0;
+    return WaitOn(c, m, {monotonic ? CLOCK_MONOTONIC : CLOCK_REALTIME, t});
+  }
+  return WaitInLibc<plain::pthread_cond_timedwait>(c, m, t);
+}
+
+int pthread_cond_clockwait(pthread_cond_t* c, pthread_mutex_t* m, clockid_t clock,
+                           const struct timespec* t) {
+  if (UNDERGO_LIKELY(IsOurs(c, m))) {
+    if (clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME) return EINVAL;
+    return WaitOn(c, m, {clock, t});
+  }
+  return WaitInLibc<plain::pthread_cond_clockwait>(c, m, clock, t);
+}
+
+int pthread_cond_signal(pthread_cond_t* c) {
+  if (UNDERGO_LIKELY(sched::Active() && (RefsOf(c) & kSharedCond) == 0)) {
+    if (sched::MaySleep(c)) {
+      Visit v(c);
+      if (v.WakeOne()) return 0;
+    }
+    if (UNDERGO_LIKELY(!WaitersInLibc(c))) return 0;
+  }
+  if (UNDERGO_UNLIKELY(real::pthread_cond_signal == nullptr)) real::Resolve();
+  return real::pthread_cond_signal(c);
+}
+
+int pthread_cond_broadcast(pthread_cond_t* c) {
+  if (UNDERGO_LIKELY(sched::Active())) {
+    if (sched::MaySleep(c)) {
+      Visit v(c);
+      v.WakeAll();
+    }
+    bool libc = (RefsOf(c) & kSharedCond) != 0 || WaitersInLibc(c);
+    if (UNDERGO_LIKELY(!libc)) return 0;
+  }
+  if (UNDERGO_UNLIKELY(real::pthread_cond_broadcast == nullptr)) real::Resolve();
+  return real::pthread_cond_broadcast(c);
+}
+
+int cnd_wait(cnd_t* c, mtx_t* m) {
+  return ToThrd(posix::pthread_cond_wait(reinterpret_cast<pthread_cond_t*>(c),
+                                         reinterpret_cast<pthread_mutex_t*>(m)));
+}
+
+int cnd_timedwait(cnd_t* c, mtx_t* m, const struct timespec* t) {
+  return ToThrd(posix::pthread_cond_timedwait(reinterpret_cast<pthread_cond_t*>(c),
+                                              reinterpret_cast<pthread_mutex_t*>(m), t));
+}
+
+int cnd_signal(cnd_t* c) {
+  return ToThrd(posix::pthread_cond_signal(reinterpret_cast<pthread_cond_t*>(c)));
+}
+
+int cnd_broadcast(cnd_t* c) {
+  return ToThrd(posix::pthread_cond_broadcast(reinterpret_cast<pthread_cond_t*>(c)));
+}
+
+}  // namespace undergo::posix
