@@ -203,7 +203,7 @@ bool MaySleep(const void* key) {
   return LoadAcquire(&BucketOf(key)->keys) != nullptr;  // pairs: Put
 }
 
-void ForgetSleepers() {
+void SemaAfterFork() {
   for (Bucket& b : buckets) {
     if (b.keys != nullptr) b.keys = nullptr;
     if (b.lock.locked()) b.lock.ResetAfterFork();

@@ -116,6 +116,6 @@ class Visit {
 bool MaySleep(const void* key);
 
 // In a forked child: only the calling thread is left.
-void ForgetSleepers();
+void SemaAfterFork();
 
 }  // namespace undergo::sched
