@@ -3,9 +3,9 @@
 //
 // A condition is a queue at its address (sched/sema.h): the object itself is only read, for its
 // clock and for whether processes share it. Who waits enters the queue, releases the mutex and
-// sleeps, in one visit to the scheduler; who signals takes the first out, which runs next on this P.
-// A signal to nobody costs one load. Orders as POSIX wants them follow from the mutex: who holds it
-// sees the sleepers of those who released it.
+// sleeps, in one visit to the scheduler; who signals takes the first out, which runs next on this
+// P. A signal to nobody costs one load. Orders as POSIX wants them follow from the mutex: who holds
+// it sees the sleepers of those who released it.
 //
 // Threads without a G wait in libc's function, so that they are cancelled as usual; it counts them
 // in the object, and who signals looks there, too. (libc's functions then wait for the mutex, where
@@ -20,7 +20,6 @@
 #include "posix/deadline.h"
 #include "posix/mutex.h"
 #include "posix/posix.h"
-#include "sched/robust.h"
 
 namespace undergo::posix {
 

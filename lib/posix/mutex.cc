@@ -4,19 +4,19 @@
 // Problem: a contended lock must park a G, yet static initialisers, locks taken before the first
 // thread was made, and libc's own functions must agree with us about every word of the object. So
 // the word protocol is glibc's: 0 free, 1 locked, 2 locked and somebody waits; owner, number of
-// users and kind in their places. Robust and inheriting mutexes hold the owner's id in the word, and
-// bit 31 when somebody waits; protecting ones have their ceiling above bit 19.
+// users and kind in their places. Robust and inheriting mutexes hold the owner's id in the word,
+// and bit 31 when somebody waits; protecting ones have their ceiling above bit 19.
 //
 // Who waits sleeps in the queue of the word's address (sched/sema.h). The word says "waits" only
-// with that queue locked, so its unlocker finds the sleeper, or there is none. An unlocker frees the
-// word and wakes one sleeper, which competes with whoever runs: in a queue hand-over would cost a
-// switch per critical section. A sleeper that lost for 1 ms asks for the lock itself and gets it
+// with that queue locked, so its unlocker finds the sleeper, or there is none. An unlocker frees
+// the word and wakes one sleeper, which competes with whoever runs: in a queue hand-over would cost
+// a switch per critical section. A sleeper that lost for 1 ms asks for the lock itself and gets it
 // with the next unlock (as Go's mutexes). Who was woken while others sleep takes the lock with the
 // mark for them.
 //
 // Before the scheduler runs, and for mutexes shared with other processes, libc's functions do it.
-// Those need ids that the kernel knows for robust and inheriting ones: their thread keeps its kernel
-// thread from the first such lock on, and shows the kernel's id during the call.
+// Those need ids that the kernel knows for robust and inheriting ones: their thread keeps its
+// kernel thread from the first such lock on, and shows the kernel's id during the call.
 //
 // Priorities mean nothing among Gs: inheritance has nothing to do, ceilings are checked and kept.
 // Sources: glibc's pthread_mutex_lock.c for what is observable; Go's sync.Mutex for fairness.
@@ -43,12 +43,12 @@ using sched::Sleeper;
 using sched::Visit;
 using sched::Wake;
 
-constexpr int kInconsistent = INT_MAX;         // glibc's owners of robust mutexes
+constexpr int kInconsistent = INT_MAX;  // glibc's owners of robust mutexes
 constexpr int kNotRecoverable = INT_MAX - 1;
 constexpr int kCeilingShift = 19;
 constexpr uint32_t kCeilingMask = 0xFFF80000;
-constexpr uint64_t kStarving = 1'000'000;      // ns of losing
-constexpr uint32_t kSpins = 4, kPauses = 30;   // as Go's
+constexpr uint64_t kStarving = 1'000'000;     // ns of losing
+constexpr uint32_t kSpins = 4, kPauses = 30;  // as Go's
 
 // 1: threads may wait inside of libc for mutexes that are not shared.
 constinit uint32_t waiters_in_libc = 0;  // atomic
@@ -288,9 +288,8 @@ UNDERGO_COLD int UnlockSlow(pthread_mutex_t* m) {
 int LockUntil(pthread_mutex_t* m, Until until) {
   int kind = MutexKindOf(m);
   if (IsSharedMutex(kind)) {
-    return LockShared(m, kind, [m, until] {
-      return real::pthread_mutex_clocklock(m, until.clock, until.t);
-    });
+    return LockShared(
+        m, kind, [m, until] { return real::pthread_mutex_clocklock(m, until.clock, until.t); });
   }
   return LockKind(m, kind, until, How::kLock);
 }
@@ -310,8 +309,8 @@ int ToThrd(int error) {
 int MayUnlock(const pthread_mutex_t* m) {
   int kind = MutexKindOf(m);
   int type = kind & kTypeBits;
-  bool checked = type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK ||
-                 (kind & kRobust) != 0;
+  bool checked =
+      type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK || (kind & kRobust) != 0;
   if (!checked) return 0;
   int tid = OwnTid();
   if ((kind & (kRobust | kInherit)) != 0) return OwnsWord(m, kind, tid) ? 0 : EPERM;

@@ -51,7 +51,8 @@ void UnlockForWait(pthread_mutex_t* m, sched::Visit* v);
 int LockAfterWait(pthread_mutex_t* m);
 
 // Around calls of libc's functions for mutexes that processes share. If the kernel looks at the
-// owner of this kind, they see the kernel's id of the thread, which keeps its kernel thread for good.
+// owner of this kind, they see the kernel's id of the thread, which keeps its kernel thread for
+// good.
 class KernelId {
  public:
   explicit KernelId(int kind);

@@ -2,14 +2,14 @@
 // sem_*.
 //
 // glibc's sem_t is one word of 64 bits: the value below, the number of waiters above. Ours is the
-// same: a post changes the value by itself as long as nobody waits; who waits is counted first, then
-// looks at the value once more with the queue of the semaphore's address locked (sched/sema.h), and
-// sleeps. A post that finds waiters gives its token to the first sleeper directly. Sleepers inside
-// of libc (threads without a G) are in the number, too: when no sleeper of ours is there, the value
-// grows and the kernel is asked to wake one.
+// same: a post changes the value by itself as long as nobody waits; who waits is counted first,
+// then looks at the value once more with the queue of the semaphore's address locked
+// (sched/sema.h), and sleeps. A post that finds waiters gives its token to the first sleeper
+// directly. Sleepers inside of libc (threads without a G) are in the number, too: when no sleeper
+// of ours is there, the value grows and the kernel is asked to wake one.
 //
-// Rejected: to let the woken thread compete for the token, as libc does. A G that posts and waits in
-// turn would starve its partner for a slice.
+// Rejected: to let the woken thread compete for the token, as libc does. A G that posts and waits
+// in turn would starve its partner for a slice.
 //
 // sem_post may be called in handlers: while a thread holds the lock of a queue, handlers wait.
 #include <errno.h>

@@ -23,8 +23,9 @@ Wake WaitInKernel(uint32_t* word, uint64_t deadline, bool interruptible) {
     if (now != kArmed) return static_cast<Wake>(now);
     uint64_t time = deadline == kNever ? 0 : plat::NowNs();
     if (deadline == kNever || time < deadline) {
-      bool handled = deadline == kNever ? plat::FutexWait(word, kArmed) == -EINTR
-                                        : plat::FutexWaitFor(word, kArmed, deadline - time) == -EINTR;
+      bool handled = deadline == kNever
+                         ? plat::FutexWait(word, kArmed) == -EINTR
+                         : plat::FutexWaitFor(word, kArmed, deadline - time) == -EINTR;
       if (!handled || !interruptible) continue;
       uint32_t armed = kArmed;
       if (CasAcqRel(word, &armed, static_cast<uint32_t>(Wake::kInterrupted))) {  // pairs: End

@@ -3,8 +3,9 @@
 //
 // A fixed table of buckets, chosen by a hash of the address. A bucket holds a chain of keys, each
 // represented by the first of its sleepers; all sleepers of a key form a ring. So finding a queue
-// costs the number of *keys* in its bucket, and putting in, taking out and waking cost nothing more,
-// however many threads wait at one place. Pages of the table that nobody needs stay untouched.
+// costs the number of *keys* in its bucket, and putting in, taking out and waking cost nothing
+// more, however many threads wait at one place. Pages of the table that nobody needs stay
+// untouched.
 //
 // The thread is in a scheduler section while it holds a bucket's lock, so it is not preempted there
 // and handlers wait; threads without a G have signals blocked instead. Who is woken is claimed with

@@ -29,8 +29,8 @@ class Sleeper {
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
 
-  const void* key;      // atomic; changes with both queues locked
-  uint64_t detail = 1;  // the waiter's, before it waits; what it means is the object's business
+  const void* key;       // atomic; changes with both queues locked
+  uint64_t detail = 1;   // the waiter's, before it waits; what it means is the object's business
   bool granted = false;  // the waker's, with the queue locked: what was waited for is handed over
   bool more = false;     // the same: others were left in the queue
 
@@ -38,8 +38,8 @@ class Sleeper {
   friend class Visit;
   friend class SleepQueues;
   Waiter waiter;
-  bool queued = false;       // the rest: lock of the bucket
-  Sleeper* next = nullptr;   // ring of those with this key
+  bool queued = false;      // the rest: lock of the bucket
+  Sleeper* next = nullptr;  // ring of those with this key
   Sleeper* prev = nullptr;
   Sleeper* chain = nullptr;  // of the first of a ring: first of the next key in the bucket
 };
