@@ -15,7 +15,8 @@ endif
 BENCH_GC_HEADERS := bench/gc/gcbench.h bench/workloads/bench.h bench/workloads/histogram.h
 
 .PHONY: bench-gc bench-gc-quick bench-gc-build
-bench-gc-build: bench-build $(BENCH_GC_PROGRAMS)
+BENCH_GC_RECALL := $(addprefix $(BUILD)/tests/preload/,gc_recall gc_recall_cxx gc_recall_xml)
+bench-gc-build: bench-build $(BENCH_GC_PROGRAMS) $(BENCH_GC_RECALL)
 
 bench-gc: bench-gc-build $(BENCH_SUBJECT)
 	python3 bench/gc/run.py --build $(BUILD) $(BENCH_ARGS)

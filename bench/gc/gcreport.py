@@ -46,10 +46,30 @@ class Summary:
         values = [value for value in values if value is not None]
         return max(values) if values else None
 
+    def worst_compat(self):
+        """Of the corpus' leaking programs: the largest RSS / must, and aim / must of that one."""
+        ratios = [(c["rss_mb"] / (2.5 * c["live_mb"] + 32),
+                   (2 * c["live_mb"] + 16) / (2.5 * c["live_mb"] + 32))
+                  for c in self.results["compat"].values()]
+        return max(ratios, default=(None, None))
+
+    def leaks_table(self, layout):
+        table = [["leaking program", "RSS MB, natively", "under undergo", "live MB"]]
+        for name, c in self.results["compat"].items():
+            table.append([name, number(c["native_mb"], 0), number(c["rss_mb"], 0),
+                          number(c["live_mb"], 0)])
+        return layout(table)
+
+    def recall_table(self, layout):
+        table = [["leak program", "dropped", "found", "%"]]
+        for name, (found, dropped) in self.results["recall"].items():
+            table.append([name, str(dropped), str(found), number(100 * found / dropped)])
+        return layout(table)
+
     def bars(self):
         """Rows of (figure, value, must, aim, unit, Go's value, bdwgc's); as in report.Summary."""
         def scaled(subject, key):
-            value = self.median("nodes", subject, key)
+            value = self.median("graph", subject, key)
             # A quick run has fewer nodes; the bars are for all.
             return value if value is None or not self.results["quick"] else value * 16
 
@@ -63,6 +83,8 @@ class Summary:
                for who in ("undergo", "Go", "bdwgc")]
         leak = of("leak", "gc_percent")
         limit = self.median("leak, limit", "undergo", "rss_highest_mb")
+        recall = [100 * found / dropped for found, dropped in self.results["recall"].values()]
+        compat, compat_aim = self.worst_compat()
         cpu = report.geometric_mean(self.behaved_ratios("cpu_s").values())
         rss = report.geometric_mean(self.behaved_ratios("rss_kb").values())
         aim = trees[1] * 0.7 if trees[1] else None
@@ -76,6 +98,9 @@ class Summary:
             ("GC's share of the CPUs, steady leak", leak[0], 25, 12, "%", *leak[1:]),
             ("leak under GOMEMLIMIT=256MiB, RSS", limit, 1.05 * LIMIT_MB, LIMIT_MB, "MB", None,
              None),
+            ("garbage missed, worst leak program", 100 - min(recall) if recall else None, 1, 0.1, "%",
+             None, None),
+            ("leaking programs, RSS / (2.5 live + 32 MB)", compat, 1, compat_aim, "", None, None),
             ("programs that free, GC on / off, CPU", cpu, 1.03, 1.01, "", None, None),
             ("programs that free, GC on / off, RSS", rss, 1.05, 1.02, "", None, None),
         ]
@@ -132,6 +157,10 @@ class Summary:
         parts = []
         if self.rows:
             parts += [self.runs_table(text_table)]
+        if self.results["recall"]:
+            parts += [self.recall_table(text_table)]
+        if self.results["compat"]:
+            parts += [self.leaks_table(text_table)]
         if self.results["behaved"]:
             parts += [self.behaved_table(text_table)]
         return "\n\n".join(parts + [self.bars_table(text_table)])
@@ -150,6 +179,11 @@ class Summary:
             out += ["* **%s**: %s" % (row, self.about[row]) for row in self.rows]
             out += ["", self.runs_table(markdown_table), "", "## What the programs measured", "",
                     self.metrics_table(markdown_table)]
+        if self.results["recall"]:
+            out += ["", "## Recall", "", self.recall_table(markdown_table)]
+        if self.results["compat"]:
+            out += ["", "## Leaking programs of the compatibility corpus", "",
+                    self.leaks_table(markdown_table)]
         if self.results["behaved"]:
             out += ["", "## Programs that free what they allocate, GC on over GC off", "",
                     self.behaved_table(markdown_table)]

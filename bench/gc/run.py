@@ -5,6 +5,7 @@ collector costs programs that free what they allocate. Writes bench/results/gc.{
 bench/README.md."""
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -44,6 +45,8 @@ class Row:
 ROWS = (
     Row("binary trees", "binary_trees", ("20",), ("16",),
         "perfect trees built, counted, dropped; nothing is freed"),
+    Row("graph", "graph", ("16777216",), ("1048576",),
+        "a tree of 64-byte nodes: forced marks, in the order of allocation and shuffled"),
     Row("nodes", "nodes", ("16777216", "8"), ("1048576", "2"),
         "a ring of 64-byte nodes: build, forced marks, churn with a cursor"),
     Row("buffers", "buffers", ("1024", "6144"), ("128", "768"),
@@ -60,6 +63,10 @@ SUBJECTS = ("undergo", "Go", "bdwgc", "bdwgc incremental")
 SUFFIX = {"undergo": "", "Go": "-go", "bdwgc": "-bdwgc", "bdwgc incremental": "-bdwgc"}
 # Programs whose purpose is not to free are no measure of what a collector costs the others.
 LEAVES_OUT = ("leak",)
+# Programs of tests/preload/ that drop objects and count how many of them the collector finds.
+RECALL = (("list", "gc_recall", ("list",)), ("hash", "gc_recall", ("hash",)),
+          ("regcomp", "gc_recall", ("regcomp",)), ("C++", "gc_recall_cxx", ()),
+          ("libxml2", "gc_recall_xml", ()))
 
 
 def say(text):
@@ -76,7 +83,7 @@ class Session:
         self.runners = {mode: runner.Runner(args.build, args.quick, "gc=%s,sched=off" % mode)
                         for mode in ("off", "on")}
         self.results = {"quick": args.quick, "rounds": args.rounds, "runs": {}, "stops": {},
-                        "behaved": {}, "wrong": []}
+                        "behaved": {}, "recall": {}, "compat": {}, "wrong": []}
         self.checksums = {}
 
     def program(self, row, subject):
@@ -185,6 +192,58 @@ class Session:
                 say("round %d/%d %-16s %s" % (number + 1, self.results["rounds"], row.name,
                                               "  ".join(sorted(line))))
 
+    def run_recall(self):
+        for name, program, arguments in RECALL:
+            path = os.path.join(self.build, "tests", "preload", program)
+            env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "GOGC": "off",
+                   "LD_PRELOAD": self.library, "UNDERGO": UNDERGO}
+            done = subprocess.run([path, *arguments], env=env, capture_output=True, text=True,
+                                  check=False)
+            found = re.search(r": (\d+) of (\d+) dropped objects found", done.stderr)
+            if done.returncode == 77:
+                say("recall, %s: left out, %s" % (name, done.stdout.strip()))
+            elif done.returncode != 0 or not found:
+                self.fail("recall, " + name, "undergo", done.stderr.strip()[-200:])
+            else:
+                self.results["recall"][name] = [int(n) for n in found.groups()]
+                say("recall %-9s %s of %s" % (name, *found.groups()))
+
+    def run_compat(self, corpus):
+        """The corpus' leaking programs: peak RSS beside what was live after the largest mark."""
+        run = os.path.join(corpus, "run")
+        if not os.access(run, os.X_OK):
+            say("no corpus at %s, so its leaking programs are left out (--compat DIR)" % corpus)
+            return
+        folder = os.path.join(self.bin, "data", "compat-%d" % os.getpid())
+        os.makedirs(folder, exist_ok=True)
+        only = "leak-json" if self.quick else "kind=leaky"
+        listed = subprocess.run([run, "--list", "--only", only], capture_output=True, text=True,
+                                check=False).stdout
+        for name in dict.fromkeys(re.findall(r"\bleak-[a-z0-9-]+", listed)):
+            log, result = os.path.join(folder, name + ".log"), os.path.join(folder, name + ".json")
+            subprocess.run([run, "--so", self.library, "--only", name, "--json", result,
+                            "--env", "UNDERGO=%s,log=%s" % (UNDERGO, log),
+                            "--env", "GODEBUG=gctrace=1"], capture_output=True, check=False)
+            self.read_compat(name, log, result)
+
+    def read_compat(self, name, log, result):
+        try:
+            with open(result, encoding="utf-8") as file:
+                case = json.load(file)["cases"][0]
+            if case["verdict"] == "skip":
+                return say("%s is left out: %s" % (name, case["note"]))
+            if case["verdict"] != "ok":
+                raise runner.Failed("%s %s" % (case["verdict"], case.get("note") or ""))
+            with open(log, encoding="utf-8", errors="replace") as file:
+                live = [fields["marked_mb"] for kind, fields in gctrace.parse(file) if kind == "gc"]
+            rss = [case[run]["rss_kb"] / 1024 for run in ("native", "preload")]
+        except (OSError, KeyError, IndexError, TypeError, gctrace.BadLine, runner.Failed) as failure:
+            return self.fail(name, "undergo", str(failure))
+        found = {"native_mb": rss[0], "rss_mb": rss[1], "live_mb": max(live, default=0)}
+        self.results["compat"][name] = found
+        return say("%-18s native %.0f MB, undergo %.0f MB, live %d MB"
+                   % (name, rss[0], rss[1], found["live_mb"]))
+
     def fail(self, row, subject, message):
         say("WRONG: %s under %s: %s" % (row, subject, message))
         self.results["wrong"].append({"row": row, "subject": subject, "message": message})
@@ -236,9 +295,11 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, help="rounds (default: 3, with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="smaller inputs, one round")
     parser.add_argument("--only", default="", metavar="NAME,...",
-                        help="only these of: %s, behaved" % ", ".join(row.name for row in ROWS))
+                        help="only these of: %s, behaved, recall, compat" % ", ".join(row.name for row in ROWS))
     parser.add_argument("--subjects", default=",".join(SUBJECTS), metavar="NAME,...",
                         help="of %s" % ", ".join(SUBJECTS))
+    parser.add_argument("--compat", metavar="DIR", default="../shared/compat",
+                        help="the compatibility corpus (default: ../shared/compat)")
     parser.add_argument("--output", metavar="DIR",
                         help="folder for results (default: bench/results for a full run, else "
                              "BUILD/bench/results)")
@@ -247,7 +308,7 @@ def parse_arguments():
         args.rounds = 1 if args.quick else 3
     if args.rounds < 1:
         parser.error("--rounds %d: accepted is a number from 1" % args.rounds)
-    names = [row.name for row in ROWS] + ["behaved"]
+    names = [row.name for row in ROWS] + ["behaved", "recall", "compat"]
     args.chosen = re.split(",(?! *limit) *", args.only) if args.only else names
     for name in args.chosen:
         if name not in names:
@@ -271,6 +332,10 @@ def main():
     interrupted = False
     try:
         session.run_rows([row for row in ROWS if row.name in args.chosen], args.subjects)
+        if "recall" in args.chosen:
+            session.run_recall()
+        if "compat" in args.chosen:
+            session.run_compat(args.compat)
         if "behaved" in args.chosen:
             session.run_behaved([row for row in suite.ROWS if row.name not in LEAVES_OUT])
     except KeyboardInterrupt:
