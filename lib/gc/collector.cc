@@ -46,8 +46,10 @@ constexpr uint64_t kStartWaitNs = 2'000'000;     // of a thread whose allocation
 constexpr uint64_t kFinishWaitNs = 5'000'000;    // of a thread that allocates at the end of a mark
 constexpr uint64_t kGoalWaitNs = 5'000'000;      // and for each 64 KiB when the heap is at its goal
 constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
+constexpr uint64_t kSweepStopNs = 10'000'000;      // gcstoptheworld=2: for the answers
 constexpr uint64_t kStressWaitNs = 1'000'000'000;  // for the end of a cycle
 constexpr uint32_t kAssistTries = 5;
+constexpr int kYieldTries = 5000;  // naps of a thread that opens a userfaultfd
 constexpr uint32_t kSitesPerCycle = 5, kSitesAtExit = 50;  // in leak reports
 constexpr uint32_t kLinesPerSite = 3;                      // about hidden pointers
 constexpr uint32_t kForcedTries = 5;  // cycles for one demand, when they are given up
@@ -510,7 +512,10 @@ void RunCycle(uint32_t why) {
     FetchAddRelaxed(&heap::gc_heap.live_bytes, c.assist_marked);
     EndCycle(live, goal);
     PrepareSweep();
+    bool stopped = c.config.stop_the_world > 1 &&
+                   world::StopTheWorld(kSweepStopNs) == world::StopResult::kStopped;
     SweepAll();
+    if (stopped) world::StartTheWorld();
     c.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();
     SetScavengerGoals();
@@ -555,7 +560,10 @@ void CoordinatorMain(void*) {
   for (;;) {
     uint32_t why = ExchangeAcqRel(&c.requests, uint32_t{kNone});  // pairs: RequestCycle
     if (why != kNone) {
-      if (LoadRelaxed(&c.on) != 0) {
+      bool on = LoadRelaxed(&c.on) != 0;
+      if (on && why == kWakeUp) {
+        c.cycle.YieldUserfaultfd();
+      } else if (on) {
         RunCycle(why);
       } else {
         FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
@@ -754,9 +762,13 @@ void WaitForRunningCycle() {
 }  // namespace
 
 void BeforeUserfaultfd() {
-  if (LoadRelaxed(&c.on) == 0) return;
-  c.cycle.NoteUserfaultfd();
+  c.cycle.BeginUserfaultfd();
   WaitForRunningCycle();
+  // The heap stays registered between cycles.
+  for (int i = 0; i < kYieldTries && c.cycle.HoldsUserfaultfd() && IsOn(); ++i) {
+    RequestCycle(kWakeUp);
+    plat::NapNs(kNapNs);
+  }
 }
 
 void BeforeFilter(const FilterVerdict& verdict) {
@@ -779,7 +791,7 @@ void BeforeFilter(const FilterVerdict& verdict) {
   plat::NapNs(kNapNs);                                       // its last instructions
 }
 
-void AfterUserfaultfd() { c.cycle.NoteUserfaultfd(); }
+void AfterUserfaultfd() { c.cycle.EndUserfaultfd(); }
 
 void AfterForkInChild() {
   // What was found so far is the parent's.

@@ -55,8 +55,14 @@ class Cycle {
   Facility facility() const { return facility_; }
   // Why the last Run or Probe did not take a better facility; empty if there is none.
   const char* change_reason() const { return change_reason_; }
-  // The program is about to open, or has opened, a userfaultfd of its own. Any thread.
-  void NoteUserfaultfd();
+  // Around the call by which the program opens a userfaultfd of its own. Any thread.
+  void BeginUserfaultfd();
+  void EndUserfaultfd();
+  // Gives up what is registered with ours, for the program's. Not while Run does anything.
+  void YieldUserfaultfd() {
+    if (ProgramUsesUserfaultfd()) tracker_.Close();
+  }
+  bool HoldsUserfaultfd() const { return tracker_.IsOpen(); }
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
   void StopGang() { gang_.Stop(); }
@@ -150,6 +156,7 @@ class Cycle {
   const char* change_reason_ = "";
   bool foreign_userfaultfd_ = false;  // the program had one when it was looked at last
   uint32_t userfaultfd_calls_ = 0;    // atomic
+  uint32_t userfaultfd_pending_ = 0;  // atomic; calls under way
   uint32_t seen_calls_ = 0;           // userfaultfd_calls_ before the last look
   FilterVerdict filter_;              // what the program's filters would do
   bool filter_tried_ = false;         // one that was inherited was tried out

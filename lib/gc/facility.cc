@@ -41,7 +41,7 @@ const char* FacilityName(Facility f) {
 
 bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
   KernelUse use;
-  uint32_t calls = LoadAcquire(&userfaultfd_calls_);  // pairs: NoteUserfaultfd
+  uint32_t calls = LoadAcquire(&userfaultfd_calls_);  // pairs: EndUserfaultfd
   if (!ForEachKernelWord(f, context, &use)) return Fail("/proc cannot be read");
   io_uring_ = use.io_uring || roots_.has_io_uring();
   if (io_uring_) {
@@ -53,13 +53,21 @@ bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
   return FailTracking("the program uses userfaultfd itself");
 }
 
-void Cycle::NoteUserfaultfd() {
-  FetchAddAcqRel(&userfaultfd_calls_, 1u);  // pairs: ReadKernel
+void Cycle::BeginUserfaultfd() {
+  FetchAddAcqRel(&userfaultfd_pending_, 1u);  // pairs: ProgramUsesUserfaultfd
+}
+
+// In this order: a look at the descriptors before the call does not count for what came after it.
+void Cycle::EndUserfaultfd() {
+  FetchAddAcqRel(&userfaultfd_calls_, 1u);     // pairs: ReadKernel
+  FetchAddAcqRel(&userfaultfd_pending_, ~0u);  // pairs: ProgramUsesUserfaultfd
 }
 
 bool Cycle::ProgramUsesUserfaultfd() const {
   // Calls since the descriptors were looked at last may have opened one.
-  return foreign_userfaultfd_ || LoadAcquire(&userfaultfd_calls_) != seen_calls_;
+  return LoadAcquire(&userfaultfd_pending_) != 0 ||
+         foreign_userfaultfd_ ||                           // pairs: EndUserfaultfd
+         LoadAcquire(&userfaultfd_calls_) != seen_calls_;  // pairs: EndUserfaultfd
 }
 
 void Cycle::Restrict(const FilterVerdict& verdict) {
@@ -225,6 +233,7 @@ void Cycle::AfterForkInChild() {
   gang_.AfterForkInChild();
   finishing_ = 0;
   copy_ = 0;  // a child of the parent
+  userfaultfd_pending_ = 0;
   snapshot_.Unmap();
   pool_.ResetAfterForkInChild();
   tracker_.AbandonInChild();

@@ -3,6 +3,7 @@
 // pthread_exit, with destructors of keys that allocate, from raw clone. All keep what they hold.
 // run:
 // run: name=poison env=UNDERGO=gc=poison
+// run: name=swept_stopped env=GODEBUG=gcstoptheworld=2,clobberfree=1 1
 // run: name=stopped env=GODEBUG=gcstoptheworld=1 1
 // run: name=long pace=long 10
 // timeout: 90

@@ -73,6 +73,7 @@ bool CopyHasEnded(long id, bool wait) {
   do {
     r = Syscall(__NR_wait4, id, &status, __WALL | (wait ? 0 : WNOHANG), nullptr);
   } while (r == -EINTR);
+  if (IsError(r) && r != -ECHILD) KillCopy(id);  // refused: nobody can wait for it
   return r != 0;
 }
 
