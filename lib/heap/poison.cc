@@ -33,7 +33,6 @@ namespace {
 
 constexpr uint8_t kPoison = 0xdb;
 constexpr uint64_t kPoisonWord = 0xdbdbdbdbdbdbdbdb;
-constexpr uint32_t kPagesPerSlice = kSliceSize / kOsPageSize;
 // Each run of guarded pages can cost two mappings, of which the kernel grants 65530.
 constexpr int64_t kMaxGuardRuns = 12'000;
 constexpr uint32_t kRetries = 10'000;  // of a thread that waits for the rights of a page
