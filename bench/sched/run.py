@@ -409,6 +409,7 @@ def main():
     folder = args.output or ("bench/results" if full
                              else os.path.join(args.build, "bench", "results"))
     interrupted = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, too
     try:
         session.run_rows([row for row in ROWS if row.name in args.chosen], args.subjects)
     except KeyboardInterrupt:

@@ -86,6 +86,7 @@ static void* Forks(void* arg) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+      alarm(60);
       CHECK(mine == me * 100 + i && pthread_getspecific(key) == &mine);
       CHECK(pthread_equal(self, pthread_self()));
       CHECK_EQ(gettid(), getpid());

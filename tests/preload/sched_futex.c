@@ -192,6 +192,7 @@ static void Shared(const char* name) {
   pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
+    alarm(60);
     for (unsigned i = 0; i < 100; i++) {
       while (shared[0] == i) Futex(&shared[0], FUTEX_WAIT, i, NULL, NULL, 0);
       shared[1]++;

@@ -25,6 +25,7 @@ static void InChild(void (*body)(void)) {
   pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
+    alarm(60);
     body();
     _exit(0);
   }

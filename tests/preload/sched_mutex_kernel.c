@@ -124,6 +124,7 @@ static void RobustProcess(const char* name) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+      alarm(60);
       if (way == 0) DiesWithLock(m);
       if (way == 1) Join(Start(DiesWithLock, m));
       if (way == 2) {
@@ -161,6 +162,7 @@ static void Shared(const char* name) {
     CHECK_EQ(Make(counted, sorts[k]), 0);
     pid_t child = fork();
     CHECK(child >= 0);
+    if (child == 0) alarm(60);  // if the parent fails
     pthread_t t[4];
     for (int i = 0; i < 4; i++) t[i] = Start(Counts, NULL);
     for (int i = 0; i < 4; i++) Join(t[i]);

@@ -28,6 +28,7 @@ static struct {
 static void Both(ThreadBody body) {
   pid_t child = fork();
   CHECK(child >= 0);
+  if (child == 0) alarm(60);  // if the parent fails
   pthread_t t[kThreads];
   for (intptr_t i = 0; i < kThreads; i++)
     t[i] = Start(body, (void*)(child == 0 ? i : i + kThreads));

@@ -30,7 +30,10 @@ static void UseThreads(void) {
 static int InChild(int (*body)(void)) {
   pid_t child = fork();
   CHECK(child >= 0);
-  if (child == 0) _exit(body());
+  if (child == 0) {
+    alarm(60);
+    _exit(body());
+  }
   int status;
   CHECK(waitpid(child, &status, 0) == child);
   CHECK_MSG(WIFEXITED(status), "child: status 0x%x", status);

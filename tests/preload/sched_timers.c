@@ -160,6 +160,8 @@ static void* CpuTimer(void* arg) {
 }
 static void CpuTime(const char* name) {
   (void)name;
+  struct sigaction act = {.sa_sigaction = OnTimer, .sa_flags = SA_SIGINFO | SA_RESTART};
+  CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
   Join(Start(CpuTimer, NULL));
 }
 
@@ -171,6 +173,8 @@ static void Queue(const char* name) {
   mqd_t q = mq_open(path, O_CREAT | O_EXCL | O_RDWR, 0600, &attr);
   if (q < 0) return;
   mq_unlink(path);
+  struct sigaction act = {.sa_handler = OnAlarm, .sa_flags = SA_RESTART};
+  CHECK_EQ(sigaction(SIGALRM, &act, NULL), 0);
   for (int i = 0; i < 6; i++) {
     struct sigevent e = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = Notify};
     e.sigev_value.sival_int = i;
