@@ -30,6 +30,7 @@
 #include "sched/handoff.h"
 #include "sched/netpoll.h"
 #include "sched/sched.h"
+#include "sched/sema.h"
 #include "sched/stack.h"
 #include "sched/tcb.h"
 #include "sched/thread.h"
@@ -103,6 +104,7 @@ void BecomeChild() {
   if (g == nullptr && heir != nullptr && heir->fs == OwnThread()) g = heir;
   if (g != nullptr) BecomePlain(g);
   if (sched.procs != 0) heir = g;
+  SemaAfterFork();
 }
 
 }  // namespace

@@ -100,6 +100,7 @@ bool Waiter::Disarm() {
 bool Waiter::Claim(Wake why, GQueue* ready) {
   if (g_ == nullptr) return End(why);
   G* g = g_;
+  if (!Active()) return false;  // of a thread that this forked child does not have
   if (!ClaimWake(g, why)) return false;
   ready->Push(g);
   return true;
