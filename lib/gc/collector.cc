@@ -493,6 +493,13 @@ void SayFacility() {
   plat::LogWrite(out.text(), out.length());
 }
 
+// A program that leaves much to the collector leaks. Once is enough: what stale words keep alive is
+// not found as garbage any more.
+void NoticeLeaks() {
+  uint64_t garbage = LoadRelaxed(&heap::sweep_counts.garbage_bytes);
+  if (garbage >= Max(LiveBytes() / 8, 512 * kKiB)) StoreRelaxed(&heap::gc_heap.leaky, true);
+}
+
 void RunCycle(uint32_t why) {
   StoreRelaxed(&c.busy, 1u);
   // A child forked in the middle of a sweep: what is unswept must not see marks of a new cycle.
@@ -516,6 +523,7 @@ void RunCycle(uint32_t why) {
                    world::StopTheWorld(kSweepStopNs) == world::StopResult::kStopped;
     SweepAll();
     if (stopped) world::StartTheWorld();
+    NoticeLeaks();
     c.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();
     SetScavengerGoals();

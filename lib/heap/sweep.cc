@@ -404,6 +404,14 @@ size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
       }
     }
   }
+  // What the program's own frees left in the slots would keep garbage alive: objects that are never
+  // written whole point to dropped ones, these to others, and in the end nothing is ever found.
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&gc_heap.leaky)) && !*cleared && !gc_heap.clobber &&
+      !SpanIsCareful(s)) {
+    uint32_t used = s->fresh_slot > w * 64 ? Min(s->fresh_slot - w * 64, 64u) : 0;
+    FillSlots(s, w, bits & LowMask(used), 0);
+    *cleared = true;
+  }
   size_t bytes = size_t{CountBits(fresh)} * s->slot_size;
   if (black) FetchAddRelaxed(&gc_heap.black_bytes, uint64_t{bytes});
   return bytes;

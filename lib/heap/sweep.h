@@ -33,6 +33,7 @@ struct GcHeap {
   bool unswept = false;  // a sweep is under way
   bool marking = false;  // kMarked has the meaning that it has in a mark phase
   ReclaimMode mode = ReclaimMode::kReclaim;
+  bool leaky = false;         // atomic; a sweep found much garbage: slots are cleared before reuse
   bool clobber = false;       // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
   bool single_slots = false;  // cursors take one slot at a time (heap/site.h)
   size_t notice_bytes = kAllocationBatch;  // on_allocation comes after so many; set once
