@@ -142,6 +142,7 @@ void Start(int, char**, char** envp) {
   if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)
     posix::EnableBlockingCalls();
   StartStress();
+  posix::InstallSignals();
   if (!options.sched) return;
   posix::InstallWishes();
   if (posix::ProgramImports("ptrace")) sched::ForkersTrace();

@@ -9,6 +9,8 @@ namespace undergo::heap {
 
 struct MCache;
 
+enum HandledBits : uint32_t { kHandlerRan = 1, kHandlerWithoutRestart = 2 };
+
 // Per-thread words. `busy` counts entries into slow paths: a signal handler that finds it set must
 // not touch the mcache. `exited` says that the thread gave its mcache back for good. `stop_pending`
 // says that the world waits for the end of the outermost BusyScope; the thread itself sets it, in
@@ -24,7 +26,9 @@ struct ThreadWords {
   void* g;            // the G that may be switched away from; null: there is none
   void* self;         // the G that this block belongs to, whatever its state; null: none
   uint32_t in_sched;  // above 0: inside of the scheduler, handlers of the program have to wait
-  uint32_t deferred;  // 1: a handler waits for the end of that
+  uint32_t deferred;  // atomic; 1: a handler waits for the end of that. Written by anybody
+  uint32_t handled;   // HandledBits: handlers of the program that ran since the last Waiter::Arm
+  void* waiter;       // the armed Waiter, until it is out of its queue: handlers have to wait, too
 };
 extern UNDERGO_TLS ThreadWords thread_words;
 

@@ -184,6 +184,12 @@ long Userfaultfd(long flags) {
 }  // namespace
 
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
+  long sent;
+  if (UNDERGO_UNLIKELY(SignalCall(number, a, b, c, d, &sent))) {
+    if (sent == 0) return 0;
+    errno = static_cast<int>(-sent);
+    return -1;
+  }
   const long args[6] = {a, b, c, d, e, f};
   long own;
   if (ThreadSyscall(number, args, &own)) return own;

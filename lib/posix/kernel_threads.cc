@@ -109,14 +109,4 @@ int CreateKernelThread(thrd_t* thread, thrd_start_t routine, void* arg) {
   return error;
 }
 
-int sigaltstack(const stack_t* stack, stack_t* old) {
-  if (real::sigaltstack == nullptr) real::Resolve();
-  int result = real::sigaltstack(stack, old);
-  if (result == 0 && stack != nullptr && world::publishing) {
-    bool on = (stack->ss_flags & SS_DISABLE) == 0;
-    world::SetAltStack(on ? reinterpret_cast<Addr>(stack->ss_sp) : 0, on ? stack->ss_size : 0);
-  }
-  return result;
-}
-
 }  // namespace undergo::posix

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <setjmp.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,8 @@ int __ppoll_chk(struct pollfd* fds, nfds_t n, const struct timespec* t, const si
                 size_t size);
 int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t);
 int __sigsuspend(const sigset_t* mask);
+int __xpg_sigpause(int sig);
+void __longjmp_chk(struct __jmp_buf_tag to[1], int value) noexcept __attribute__((noreturn));
 pid_t __wait(int* status);
 pid_t __waitpid(pid_t pid, int* status, int options);
 ssize_t __read(int fd, void* p, size_t n);
@@ -79,6 +82,11 @@ void WatchThreadExit();
 // without SA_RESTART ran or, for kNever, any (signal(7) says which calls are so).
 enum class Restart { kByFlag, kNever };
 bool AttendToInterrupt(Restart restart = Restart::kByFlag);
+// System calls by syscall() that send a signal to a thread of the scheduler: true when it was one;
+// *result is as the kernel's.
+bool SignalCall(long number, long a, long b, long c, long d, long* result);
+// Wires signals to the scheduler; at start.
+void InstallSignals();
 
 // Lets threads fulfil what others want for them (posix/attributes.cc).
 void InstallWishes();

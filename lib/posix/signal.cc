@@ -11,8 +11,19 @@
 //
 // What the program reads back by sigaction() is what it set. Signals whose action is default or
 // ignore never pass through here. Handlers installed by a raw system call are not wrapped.
+//
+// On a thread of the scheduler (signal_deliver.cc tells who gets what) the trampoline also
+//  * holds the signal back in the middle of the scheduler and while the thread waits;
+//  * keeps G::mask in step, so that a handler may be switched and go on on another M. The frame
+//  that
+//    it returns to is free of the kernel thread; mask and alternate stack in it belong to the G.
+// A handler in a blocking call stays on its M, without a P: the call's record is that M's. A
+// handler that jumps away leaves the call (jumps are interposed, below).
+//
 // Rejected: kernel rseq for the sequence (one more store in each malloc, and the registration
 // belongs to glibc), a compare-and-swap in malloc (measured: 2 ns on a pair of 3.3 ns).
+#include "posix/signal.h"
+
 #include <errno.h>
 #include <ucontext.h>
 
@@ -25,6 +36,10 @@
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "posix/posix.h"
+#include "sched/handoff.h"
+#include "sched/masks.h"
+#include "sched/park.h"
+#include "sched/sched.h"
 #include "world/blocked_call.h"
 
 namespace undergo::posix {
@@ -33,7 +48,8 @@ namespace {
 
 using Handler = void (*)(int, siginfo_t*, void*);
 
-constexpr int kSignals = 65;
+constexpr int kSignals = kSignalCount;
+constexpr uint32_t kSsAutodisarm = 1u << 31;
 // The program's handler, and in bit 63 whether it was installed with SA_SIGINFO. Written by the
 // thread that installs it, before the kernel knows; read by the trampoline.
 constinit uint64_t handlers[kSignals] = {};
@@ -68,15 +84,128 @@ void TakeDefaultAction(int sig, const siginfo_t* info) {
 UNDERGO_NOINLINE void RunInBlockedCall(world::Record* r, Handler handler, int sig, siginfo_t* info,
                                        void* context) {
   Addr saved = world::LeaveForHandler(r);
+  void* g = heap::thread_words.g;
+  heap::thread_words.g = nullptr;  // it stays on the kernel thread that the record belongs to
   handler(sig, info, context);
+  heap::thread_words.g = g;
   world::ReturnFromHandler(r, saved);
 }
 
+void RunOnThread(Handler handler, int sig, siginfo_t* info, void* context) {
+  world::Record* r = world::InBlockedCall();
+  if (UNDERGO_UNLIKELY(r != nullptr)) return RunInBlockedCall(r, handler, sig, info, context);
+  world::WaitOutStop();
+  return handler(sig, info, context);
+}
+
+// Caused by the thread's own instruction, so that nothing can wait.
+bool IsFault(int sig, const siginfo_t* info) {
+  switch (sig) {
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGFPE:
+    case SIGILL:
+    case SIGTRAP:
+    case SIGSYS: return info->si_code > 0;
+    default: return false;
+  }
+}
+
+// Whether the thread block is that of the G's own kernel thread, not borrowed by a child.
+bool IsOnOwnM(const G* g) {
+  return g->m != nullptr && g->m->tid == static_cast<int>(plat::Syscall(__NR_gettid));
+}
+
+uint64_t* MaskIn(ucontext_t* c) { return reinterpret_cast<uint64_t*>(&c->uc_sigmask); }
+
+// Not the whole of uc_stack: flags of the state are in it.
+void TakeAltStack(G* g, const stack_t& s) {
+  bool on = (s.ss_flags & SS_DISABLE) == 0 && s.ss_size != 0;
+  g->alt_low = on ? reinterpret_cast<Addr>(s.ss_sp) : 0;
+  g->alt_size = s.ss_size;
+  g->alt_flags = s.ss_flags & static_cast<int>(kSsAutodisarm);
+  g->m->alt_low = g->alt_low;
+}
+
+// The handler's mask becomes the G's. Returns whether the action restarts calls.
+bool EnterHandler(G* g, int sig, ucontext_t* c) {
+  heap::BusyScope stay;
+  SignalAction action = ActionOf(sig);
+  uint64_t now = world::CurrentSignalMask();
+  uint64_t inside = now | action.mask;
+  if ((action.flags & SA_NODEFER) == 0) inside |= Bit(sig);
+  if ((inside & ~sched::kReservedSignals) != (now & ~sched::kReservedSignals)) {
+    world::SetSignalMask(inside);  // it was switched on its way here
+  }
+  sched::SetMaskOf(g, inside);
+  if ((c->uc_stack.ss_flags & static_cast<int>(kSsAutodisarm)) != 0) g->alt_low = g->m->alt_low = 0;
+  return (action.flags & SA_RESTART) != 0;
+}
+
+// Makes the kernel's sigreturn and the G's fields agree. From here on the G stays on its M.
+void LeaveHandler(G* g, ucontext_t* c) {
+  world::SetSignalMask(~uint64_t{0});
+  uint64_t back = *MaskIn(c);
+  sched::SetMaskOf(g, back);
+  TakeAltStack(g, c->uc_stack);
+  if (UNDERGO_UNLIKELY((LoadRelaxed(&g->pending) & ~back) != 0)) PokeAfterHandler(g, back);
+}
+
+void RunOnG(G* g, Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
+  bool restarts = EnterHandler(g, sig, c);
+  heap::ThreadWords& w = heap::thread_words;
+  uint32_t handled = w.handled;
+  RunOnThread(handler, sig, info, c);
+  w.handled =
+      handled | heap::kHandlerRan | (restarts ? 0u : uint32_t{heap::kHandlerWithoutRestart});
+  // In a child that the handler forked nothing of it is left.
+  if (sched::Active() && sched::Self() == g) LeaveHandler(g, c);
+}
+
+// In the middle of the scheduler, or with a Waiter in a queue.
+void HoldBack(G* g, int sig, const siginfo_t* info, ucontext_t* c) {
+  heap::ThreadWords& w = heap::thread_words;
+  bool poke = IsPoke(info);
+  if (g != nullptr && g->g0 && w.busy == 0) {
+    if (poke) return;
+    // An idle M asleep: it holds no lock.
+    Hold(sig, *info, 0);
+    world::Record* r = world::InBlockedCall();
+    Addr saved = r != nullptr ? world::LeaveForHandler(r) : 0;
+    OnSchedEnd(g);
+    if (r != nullptr) world::ReturnFromHandler(r, saved);
+    *MaskIn(c) |= g->m->mask;
+    return;
+  }
+  if (!poke) {
+    Hold(sig, *info, g != nullptr ? 0 : static_cast<int>(plat::Syscall(__NR_gettid)));
+  }
+  StoreRelaxed(&w.deferred, 1u);
+  if (w.waiter != nullptr) static_cast<sched::Waiter*>(w.waiter)->Disturb();
+}
+
+UNDERGO_NOINLINE void OnScheduled(Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
+  heap::ThreadWords& w = heap::thread_words;
+  G* g = sched::Self();
+  if (g != nullptr && !IsOnOwnM(g)) return RunOnThread(handler, sig, info, c);
+  bool fault = IsFault(sig, info);
+  if (!fault && (w.in_sched != 0 || w.waiter != nullptr)) return HoldBack(g, sig, info, c);
+  if (IsPoke(info) && (g == nullptr || !TakePoked(g, sig, info))) return;
+  if (g != nullptr && !g->g0) return RunOnG(g, handler, sig, info, c);
+  uint32_t handled = w.handled;
+  bool restarts = (ActionOf(sig).flags & SA_RESTART) != 0;
+  RunOnThread(handler, sig, info, c);
+  w.handled =
+      handled | heap::kHandlerRan | (restarts ? 0u : uint32_t{heap::kHandlerWithoutRestart});
+}
+
 void Trampoline(int sig, siginfo_t* info, void* context) {
-  auto* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  auto* c = static_cast<ucontext_t*>(context);
+  auto* registers = c->uc_mcontext.gregs;
   registers[REG_RIP] =
       static_cast<greg_t>(heap::RestartPoint(static_cast<Addr>(registers[REG_RIP])));
   auto handler = reinterpret_cast<Handler>(LoadAcquire(&handlers[sig]) & ~kSiginfoBit);
+  Undisguise(info);
   if (UNDERGO_UNLIKELY(IsWatched(sig))) {
     if (ClaimFault(info, registers)) return;
     auto action = reinterpret_cast<sighandler_t>(reinterpret_cast<void*>(handler));
@@ -84,10 +213,8 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
     if (action == SIG_DFL || action == SIG_IGN) return TakeDefaultAction(sig, info);
     if ((LoadRelaxed(&fault_flags) & SA_RESETHAND) != 0) StoreRelease(&handlers[sig], uint64_t{0});
   }
-  world::Record* r = world::InBlockedCall();
-  if (UNDERGO_UNLIKELY(r != nullptr)) return RunInBlockedCall(r, handler, sig, info, context);
-  world::WaitOutStop();
-  return handler(sig, info, context);
+  if (UNDERGO_UNLIKELY(sched::Active())) return OnScheduled(handler, sig, info, c);
+  return RunOnThread(handler, sig, info, context);
 }
 
 sighandler_t AsPlainHandler(Handler h) {
@@ -183,6 +310,65 @@ UNDERGO_INSTALLER(sysv_signal)
 UNDERGO_INSTALLER(__sysv_signal)
 UNDERGO_INSTALLER(sigset)
 
-bool AttendToInterrupt(Restart) { return false; }
+bool IsWrapped(const SignalAction& action) {
+  return action.handler == reinterpret_cast<Addr>(Trampoline);
+}
+
+// --- jumps ---
+
+namespace {
+
+// Out of a handler: the call that it interrupted is over, the mask is that of the buffer.
+void BeforeJump(const struct __jmp_buf_tag* to) {
+  G* g = sched::Active() ? sched::Self() : nullptr;
+  if (g == nullptr || g->g0) return;
+  bool in_call = heap::thread_words.g == nullptr && g->state != sched::GState::kPinned;
+  if ((!in_call && to->__mask_was_saved == 0) || !IsOnOwnM(g)) return;
+  if (g->state == sched::GState::kSyscall) sched::LeaveCallEarly();
+  if (g->state == sched::GState::kRunning) heap::thread_words.g = g;
+  if (to->__mask_was_saved == 0) return;
+  heap::BusyScope stay;
+  uint64_t mask;
+  __builtin_memcpy(&mask, &to->__saved_mask, sizeof mask);
+  world::SetSignalMask(mask);
+  sched::SetMaskOf(g, mask);
+}
+
+}  // namespace
+
+#define UNDERGO_JUMP(name)                           \
+  void name(struct __jmp_buf_tag to[1], int value) { \
+    if (real::name == nullptr) real::Resolve();      \
+    BeforeJump(to);                                  \
+    real::name(to, value);                           \
+    __builtin_unreachable();                         \
+  }
+UNDERGO_JUMP(longjmp)
+UNDERGO_JUMP(_longjmp)
+UNDERGO_JUMP(siglongjmp)
+UNDERGO_JUMP(__longjmp_chk)
+
+// --- wiring ---
+
+namespace {
+
+void OnThreadEnd(G* g) {
+  {
+    SignalSection section;
+    sched::MaskGone(g->mask);
+    g->mask = ~sched::kReservedSignals;
+    g->alt_low = 0;
+    ClearQueue(g);
+  }
+  CheckIdleMs();
+  StoreRelaxed(&heap::thread_words.deferred, 1u);
+}
+
+}  // namespace
+
+void InstallSignals() {
+  sched::on_sched_end = OnSchedEnd;
+  sched::on_thread_end = OnThreadEnd;
+}
 
 }  // namespace undergo::posix

@@ -62,6 +62,9 @@ bool Translate(const pthread_attr_t* attr, sched::ThreadRequest* r) {
   void* stack = nullptr;
   pthread_attr_getstack(attr, &stack, &r->stack_size);
   pthread_attr_getguardsize(attr, &r->guard_size);
+  sigset_t mask;
+  r->has_mask = pthread_attr_getsigmask_np(attr, &mask) == 0;
+  if (r->has_mask) __builtin_memcpy(&r->mask, &mask, sizeof r->mask);
   r->guard_size = AlignUp(r->guard_size, kOsPageSize);
   r->stack = reinterpret_cast<Addr>(stack);
   // Without a stack of its own glibc shows the end of none: no size, or an address below 0.

@@ -114,9 +114,15 @@ struct G {
                  // also handlers stay on the M; written by the G itself
 
   // --- what belongs to a kernel thread elsewhere; see posix/ ---
-  uint64_t mask;     // signals that the thread blocks; written by the G itself
-  uint64_t pending;  // atomic; signals sent to this thread that wait (bit sig - 1)
-  void* signals;     // posix/: queue of their infos
+  uint64_t mask;  // signals that the thread blocks; written by the G itself (sched/masks.h)
+  Addr alt_low;   // its alternate signal stack, 0: none; written by the G itself
+  size_t alt_size;
+  int alt_flags;        // SS_AUTODISARM or 0
+  bool mask_unsure;     // libc may change the mask without us: ask the kernel at each switch
+  uint64_t pending;     // atomic; signals sent to this thread that wait (bit sig - 1)
+  void* signals;        // their infos, oldest first; posix/signal_queue.cc, under its lock
+  uint64_t waits_for;   // in sigwait for these; under the same lock
+  uint32_t wait_pokes;  // signals sent to its M while it was; the same
   void* wishes;      // atomic; posix/: what other threads want for its kernel thread; null: nothing
   uint32_t preempt;  // atomic; 1: gives way at the next occasion
   int policy;        // as set, for pthread_getattr_np

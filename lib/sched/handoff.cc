@@ -59,10 +59,13 @@ G* EnterLongCall() {
     return g;
   }
   m->p = nullptr;
-  heap::BusyScope busy;
-  g->words->in_sched++;
-  HandOffP(p);
-  g->words->in_sched--;
+  {
+    heap::BusyScope busy;
+    g->words->in_sched++;
+    HandOffP(p);
+    g->words->in_sched--;
+  }
+  RunDeferred();
   return g;
 }
 
@@ -111,7 +114,7 @@ void Pin() {
   CompilerFence();
   g->words->in_sched--;
   heap::EndBusy();
-  if (g->words->deferred != 0 && g->words->busy == 0) on_sched_end(g);
+  RunDeferred();
 }
 
 void PinAsParent() {

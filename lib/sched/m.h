@@ -24,7 +24,8 @@ struct M {
   G* cur;              // what it runs; &g0 when looking for work. Written by the M, read by sysmon
   G* prev;             // who was switched away from; for the first act of the next context
   G* next_g;           // for g0: run this one
-  uint64_t mask;       // the kernel thread's signal mask; written by the M
+  uint64_t mask;       // the kernel thread's signal mask; atomic, written by the M
+  Addr alt_low;        // the alternate signal stack that the kernel knows, 0: none; the M
   G* guest;            // atomic: wants to run on this M; Sched::lock for writers
   P* guest_p;          // that it brings; Sched::lock
   bool spinning;       // looks for work to steal; the M

@@ -40,7 +40,15 @@ Wake WaitInKernel(uint32_t* word, uint64_t deadline, bool interruptible) {
 
 }  // namespace
 
+void EndHold() {
+  heap::thread_words.waiter = nullptr;
+  RunDeferred();
+}
+
 void Waiter::Arm() {
+  heap::thread_words.waiter = this;
+  heap::thread_words.handled = 0;
+  CompilerFence();
   if (g_ != nullptr) {
     g_->why = why_;
     g_->since = LoadRelaxed(&sched.now);
@@ -50,9 +58,14 @@ void Waiter::Arm() {
 }
 
 Wake Waiter::Wait(uint64_t deadline, bool interruptible) {
+  interruptible_ = interruptible;
+  CompilerFence();
   // A handler may have forked since g_ was read; then nobody will run anything else.
   if (g_ == nullptr || UNDERGO_UNLIKELY(g_->m == nullptr)) {
-    return WaitInKernel(word(), deadline, interruptible);
+    if (LoadRelaxed(&heap::thread_words.deferred) != 0) Disturb();
+    Wake why = WaitInKernel(word(), deadline, interruptible);
+    if (why == Wake::kReady) EndHold();
+    return why;
   }
   return WaitInScheduler(EnterSched(g_), deadline, interruptible);
 }
@@ -72,15 +85,18 @@ Wake Waiter::WaitInScheduler(P* p, uint64_t deadline, bool interruptible) {
   // Pairs with Interrupt: either it sees the armed word, or we see the count.
   if (interruptible) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (LoadRelaxed(&g->interrupts) != 0 && ClaimWake(g, Wake::kInterrupted)) {
+    bool wanted = LoadRelaxed(&g->interrupts) != 0 || LoadRelaxed(&g->words->deferred) != 0;
+    if (wanted && ClaimWake(g, Wake::kInterrupted)) {
       MakeRunnable(p, g, true);
     }
   }
   Schedule(g);
   g->why = WaitReason::kNone;
   if (timed && g->timer.index != 0) g->timer.p->timers.Remove(g);
+  auto why = static_cast<Wake>(LoadRelaxed(&g->wake));
+  if (why == Wake::kReady) g->words->waiter = nullptr;
   LeaveSched(g);
-  return static_cast<Wake>(LoadRelaxed(&g->wake));
+  return why;
 }
 
 bool Waiter::Disarm() {
@@ -88,12 +104,15 @@ bool Waiter::Disarm() {
   uint32_t armed = kArmed;
   if (CasAcqRel(word(), &armed, static_cast<uint32_t>(Wake::kNone))) {  // pairs: End
     if (g != nullptr) g->state = GState::kRunning;
+    EndHold();
     return false;
   }
-  if (g == nullptr) return true;
-  EnterSched(g);
-  Schedule(g);  // it is in a queue
-  LeaveSched(g);
+  if (g != nullptr) {
+    EnterSched(g);
+    Schedule(g);  // it is in a queue
+    LeaveSched(g);
+  }
+  EndHold();
   return true;
 }
 
@@ -104,6 +123,15 @@ bool Waiter::Claim(Wake why, GQueue* ready) {
   if (!ClaimWake(g, why)) return false;
   ready->Push(g);
   return true;
+}
+
+void Waiter::Disturb() {
+  if (g_ != nullptr) {
+    StoreRelaxed(&g_->interrupts, 1u);  // Wait looks at it
+  } else if (interruptible_) {
+    uint32_t armed = kArmed;
+    CasAcqRel(&own_, &armed, static_cast<uint32_t>(Wake::kInterrupted));  // pairs: WaitInKernel
+  }
 }
 
 bool Waiter::End(Wake why, bool next) {
@@ -141,19 +169,22 @@ void MakeReady(G* g, bool next) {
   LeaveSched(self);
 }
 
-void Interrupt(G* g) {
+bool Interrupt(G* g) {
   FetchAddAcqRel(&g->interrupts, 1u);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Waiter::Wait
-  if (ClaimWake(g, Wake::kInterrupted)) MakeReady(g, false);
+  if (!ClaimWake(g, Wake::kInterrupted)) return false;
+  MakeReady(g, false);
+  return true;
 }
 
-void Calm(G* g) { FetchAddAcqRel(&g->interrupts, ~0u); }
+void Calm(G* g) { ExchangeAcqRel(&g->interrupts, 0u); }  // pairs: Interrupt
 
 bool Yield() {
   G* g = Current();
   if (g == nullptr) return false;
   P* p = EnterSched(g);
-  bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&g->m->guest) != nullptr || LoadRelaxed(&sched.global.size) != 0;
+  bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&g->m->guest) != nullptr ||
+                LoadRelaxed(&sched.global.size) != 0;
   if (others) {
     g->state = GState::kRunnable;
     if (p != nullptr) {

@@ -13,6 +13,11 @@
 // A thread with a G parks the G. Any other (threads that glibc makes by itself, raw clone, pinned
 // Gs, handlers in a slow path of the heap) sleeps in a futex. A Waiter lies on the stack of who
 // waits.
+//
+// Handlers of the program are held back from Arm() on until the wait has ended by End(): one that
+// jumps away, or waits, would leave the Waiter in its queue. When it ended otherwise they wait
+// until EndHold(), which posix::AttendToInterrupt and the destructor call: first take it out of the
+// queue.
 #pragma once
 
 #include "sched/g.h"
@@ -21,11 +26,17 @@ namespace undergo::sched {
 
 inline constexpr uint64_t kNever = 0;  // as a deadline: none
 
+// The running thread's Waiter is in no queue any more: handlers that were held back run.
+void EndHold();
+
 class Waiter {
  public:
   explicit Waiter(WaitReason why) : g_(Current()), why_(why) {}
   Waiter(const Waiter&) = delete;
   Waiter& operator=(const Waiter&) = delete;
+  ~Waiter() {
+    if (UNDERGO_UNLIKELY(heap::thread_words.waiter == this)) EndHold();
+  }
 
   // From here on End() ends the wait. After it, Wait() or Disarm() must follow.
   void Arm();
@@ -39,7 +50,9 @@ class Waiter {
   // `next`: the woken G runs next on this P, in the slice of the caller.
   bool End(Wake why, bool next = true);
 
-  // The same for a thread that is in the scheduler, for Wake::kReady.
+  // In a handler on the thread that waits, which is held back: ends the wait if that may be.
+  void Disturb();
+  // The same as End for a thread that is in the scheduler, for Wake::kReady.
   void EndInScheduler(P* p);
 
   // In the scheduler (sched.h), for a Waiter with a G: as Wait(), and leaves it. Nothing can come
@@ -64,10 +77,12 @@ class Waiter {
   G* g_;
   WaitReason why_;
   uint32_t own_ = 0;  // atomic futex, for threads without a G
+  bool interruptible_ = false;
 };
 
-// Ends interruptible waits of the thread until the matching Calm: something wants its attention.
-void Interrupt(G* g);
+// Ends interruptible waits of the thread until Calm: something wants its attention.
+// True when one did.
+bool Interrupt(G* g);
 void Calm(G* g);
 
 // Lets others run. False when the thread has no G, or there is nobody.

@@ -87,11 +87,23 @@ inline bool OthersRun() {
   return sched.procs > 1 && LoadRelaxed(&sched.idle_p_count) + 1 < sched.procs;
 }
 
-// Set by posix/: handlers of the program that had to wait run now.
+// Set by posix/: handlers of the program that had to wait run now, on g (null: a plain thread) or,
+// when g is a g0, elsewhere.
 using SchedEndHook = void (*)(G* g);
 extern constinit SchedEndHook on_sched_end;
 // The same for G::wishes.
 extern constinit SchedEndHook on_wishes;
+// The same: the thread has no more instruction of the program before it. In the scheduler.
+extern constinit SchedEndHook on_thread_end;
+
+// Calls on_sched_end on the running thread if something waits for it and may run now.
+inline void RunDeferred() {
+  heap::ThreadWords& w = heap::thread_words;
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&w.deferred) != 0) && w.busy == 0 && w.in_sched == 0 &&
+      w.waiter == nullptr) {
+    on_sched_end(Self());
+  }
+}
 
 // --- start.cc ---
 

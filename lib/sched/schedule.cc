@@ -27,6 +27,7 @@
 #include "plat/context.h"
 #include "plat/futex.h"
 #include "sched/cpu_time.h"
+#include "sched/masks.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
 #include "sched/sched.h"
@@ -37,6 +38,7 @@ namespace undergo::sched {
 constinit Sched sched = {};
 constinit SchedEndHook on_sched_end = nullptr;
 constinit SchedEndHook on_wishes = nullptr;
+constinit SchedEndHook on_thread_end = nullptr;
 
 namespace {
 
@@ -135,6 +137,7 @@ void SwitchTo(M* m, G* from, G* to) {
   if (!to->g0) to->words->mcache = m->mcache;
   m->cur = to;
   m->prev = from;
+  if (UNDERGO_UNLIKELY(m->alt_low != 0) && m->alt_low != to->alt_low) LeaveAltStack(m, from);
   undergo_switch(&from->sp, to->sp, to->fs);
   FinishSwitch(from);
 }
@@ -194,7 +197,9 @@ G* PollNow(P* p) {
 // On g0: around a sleep in the kernel. The M counts as stopped and takes no lock of ours.
 template <typename F>
 void Sleep(M* m, F wait) {
+  SetKernelMask(m, IdleMask());
   heap::EndBusy();
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&m->g0.words->deferred) != 0)) on_sched_end(&m->g0);
   bool published = m->record != nullptr;
   if (published) world::EnterBlocked();
   wait();
@@ -417,7 +422,7 @@ void LeaveSched(G* g) {
   g->words->in_sched--;
   heap::EndBusy();
   if (UNDERGO_UNLIKELY(LoadAcquire(&g->wishes) != nullptr) && g->words->busy == 0) on_wishes(g);
-  if (UNDERGO_UNLIKELY(g->words->deferred != 0) && g->words->busy == 0) on_sched_end(g);
+  RunDeferred();
 }
 
 void FinishSwitch(G* g) {
@@ -428,9 +433,10 @@ void FinishSwitch(G* g) {
     prev->words->stop_pending = 0;
     words->stop_pending = 1;
   }
-  if (UNDERGO_UNLIKELY(prev->words->deferred != 0)) {
-    prev->words->deferred = 0;
-    words->deferred = 1;
+  // What came on this M may run on any thread; what was meant for prev alone waits for it.
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&prev->words->deferred) != 0)) {
+    if (prev->g0) StoreRelaxed(&prev->words->deferred, 0u);
+    StoreRelaxed(&words->deferred, 1u);
   }
   if (world::Record* r = m->record; r != nullptr) {
     r->words = words;
@@ -439,11 +445,10 @@ void FinishSwitch(G* g) {
     r->stack_low = g->scan_low;
     r->stack_high = g->scan_high;
   }
+  if (UNDERGO_UNLIKELY(g->alt_low != m->alt_low)) AdoptAltStack(m, g);
+  if (UNDERGO_UNLIKELY(prev->mask_unsure)) AskForMask(m, prev);
   StoreRelease(&prev->on_cpu, 0u);  // pairs: AwaitOffCpu
-  if (UNDERGO_UNLIKELY(g->mask != m->mask) && !g->g0) {
-    m->mask = g->mask;
-    world::SetSignalMask(g->mask);
-  }
+  if (UNDERGO_UNLIKELY(g->mask != m->mask) && !g->g0) SetKernelMask(m, g->mask);
 }
 
 void Schedule(G* g) {

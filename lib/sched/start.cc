@@ -22,6 +22,7 @@
 #include "plat/real.h"
 #include "plat/vm.h"
 #include "sched/fork.h"
+#include "sched/masks.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
 #include "sched/quiesce.h"
@@ -256,7 +257,9 @@ bool Adopt(G* g) {
   if (!pinned) g->state = GState::kRunning;
   g->tid = m->tid = static_cast<int>(plat::Syscall(__NR_gettid));
   if (g->goid == 0) g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
-  g->mask = m->mask = world::CurrentSignalMask();
+  g->mask = m->mask = world::CurrentSignalMask() & ~kReservedSignals;
+  MaskBorn(g->mask);
+  AltStackOfMain(m, g);
   plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
   DropRseq();
   g->cpu_ns = 0;

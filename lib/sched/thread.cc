@@ -21,6 +21,8 @@
 #include "heap/mcache.h"
 #include "plat/context.h"
 #include "sched/fork.h"
+#include "sched/handoff.h"
+#include "sched/masks.h"
 #include "sched/park.h"
 #include "sched/quiesce.h"
 #include "sched/robust.h"
@@ -96,6 +98,7 @@ bool ClaimEnded(G* g) {
   ReleaseRobust(g);
   if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) exit(0);
   P* p = EnterSched(g);
+  if (on_thread_end != nullptr) on_thread_end(g);
   g->state = GState::kDead;
   auto* joiner = static_cast<Waiter*>(ExchangeAcqRel(&g->joiner, static_cast<void*>(Ended())));
   // From here on the slot may be free; it is not reused before on_cpu falls.
@@ -108,7 +111,10 @@ bool ClaimEnded(G* g) {
 void Run(G* g) {
   __pthread_unwind_buf_t landing;
   int landed = __sigsetjmp(reinterpret_cast<struct __jmp_buf_tag*>(&landing.__cancel_jmp_buf), 0);
-  if (landed != 0) return;  // pthread_exit or cancelled: the result is set
+  if (landed != 0) {  // pthread_exit or cancelled: the result is set
+    LeaveCallEarly();
+    return;
+  }
   __pthread_register_cancel(&landing);
   if (g->c11) {
     auto start = reinterpret_cast<int (*)(void*)>(reinterpret_cast<Addr>(g->start));
@@ -121,8 +127,8 @@ void Run(G* g) {
 void Begin(void* arg) {
   auto* g = static_cast<G*>(arg);
   FinishSwitch(g);
-  LeaveSched(g);
   InitLibcOnThread();
+  LeaveSched(g);  // handlers of the program may run from here on
   Run(g);
   RunDestructors();
   End(g);
@@ -157,6 +163,11 @@ void Fill(G* g, const ThreadRequest& r) {
   g->wake = 0;
   g->interrupts = 0;
   g->pending = 0;
+  g->signals = nullptr;
+  g->waits_for = 0;
+  g->wait_pokes = 0;
+  g->alt_low = 0;
+  g->mask_unsure = false;
   g->preempt = 0;
   if (g->wishes != nullptr) heap::Free(g->wishes);
   g->wishes = nullptr;
@@ -193,8 +204,11 @@ int CreateThread(pthread_t* id, const ThreadRequest& r) {
     return EAGAIN;
   }
   Fill(g, r);
-  G* self = Current();
-  g->mask = self != nullptr ? self->mask : world::CurrentSignalMask();
+  uint64_t mask = r.has_mask          ? r.mask
+                  : Self() != nullptr ? Self()->mask
+                                      : world::CurrentSignalMask();
+  g->mask = mask & ~kReservedSignals;
+  MaskBorn(g->mask);
   FetchAddAcqRel(&sched.gcount, 1u);  // pairs: EndSysmon
   EnsureSysmon();
   *id = IdOf(g);

@@ -19,6 +19,8 @@ struct ThreadRequest {
   size_t guard_size;  // bytes; multiple of the page size
   Addr stack;         // lowest address of the program's own stack; 0: none
   int policy, priority;
+  bool has_mask;  // else it inherits its maker's
+  uint64_t mask;  // signals that it blocks from the beginning
 };
 
 // Starts the scheduler if it does not run: the calling thread becomes a G if it is the main thread.

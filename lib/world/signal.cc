@@ -151,6 +151,8 @@ void OnStopSignal(int sig, siginfo_t* info, void* context) {
 
 }  // namespace
 
+Addr SigReturn() { return reinterpret_cast<Addr>(undergo_world_sigreturn); }
+
 void PrepareSignals() {
   constexpr unsigned long kFsgsbase = 2;
   has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;

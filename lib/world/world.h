@@ -11,6 +11,9 @@
 
 namespace undergo::world {
 
+// Where the handlers that we install by system calls return to.
+Addr SigReturn();
+
 struct StoppedThread {
   int tid;
   Addr sp;  // lowest address of the stack that matters; the red zone is already subtracted

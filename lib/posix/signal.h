@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parts of signal handling that its files share. How it works stands in signal.cc.
+#pragma once
+
+#include "posix/signal_queue.h"
+
+namespace undergo::posix {
+
+// A signal's disposition as the kernel has it.
+struct SignalAction {
+  Addr handler;
+  uint64_t flags;
+  Addr restorer;
+  uint64_t mask;
+};
+SignalAction ActionOf(int sig);
+// Whether the kernel calls our trampoline for it.
+bool IsWrapped(const SignalAction& action);
+// Whether the kernel would throw it away.
+bool IsIgnored(const SignalAction& action, int sig);
+
+// Siginfo of a signal that the process sends to one of its threads.
+siginfo_t SelfInfo(int sig, int code);
+// To a kernel thread of this process; an error number.
+int SendReal(int tid, int sig, const siginfo_t& info);
+// To any thread of this process.
+int SendToProcess(int sig, const siginfo_t& info);
+
+// What these two sent has its code back.
+void Undisguise(siginfo_t* info);
+
+// To a thread with a G: queued, and the thread is made to look. An error number.
+int SendTo(G* g, int sig, const siginfo_t& info);
+// Whether a signal that came to the running kernel thread only says "look into your queue"; then
+// the queue's siginfo takes its place. False: it was meant for a thread that has left this one.
+bool IsPoke(const siginfo_t* info);
+bool TakePoked(G* g, int sig, siginfo_t* info);
+// Makes the kernel deliver, at the end of the running handler, what its mask held back.
+void PokeAfterHandler(G* g, uint64_t mask);
+
+// The mask of a thread has changed, or it ended: idle Ms learn what all threads block now, as far
+// as they would do harm.
+void CheckIdleMs();
+
+// Body of sched::on_sched_end.
+void OnSchedEnd(G* g);
+
+// Handlers of the kernel's SIGCANCEL, behind ours; called before the first cancellation.
+void CheckCancel(G* g);
+
+}  // namespace undergo::posix
