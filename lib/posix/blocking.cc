@@ -13,6 +13,7 @@
 
 #include "gc/collector.h"
 #include "plat/syscall.h"
+#include "posix/futex.h"
 #include "posix/kernel_state.h"
 #include "world/blocked_call.h"
 
@@ -148,6 +149,7 @@ long (*WaitingCall(long number, long second))(long, long, long, long, long, long
     case __NR_futex:
       second &= kFutexOperation;
       return second == FUTEX_WAIT || second == FUTEX_WAIT_BITSET ? Raw<__NR_futex> : nullptr;
+    case __NR_futex_waitv: return Raw<__NR_futex_waitv>;
     case __NR_nanosleep: return Raw<__NR_nanosleep>;
     case __NR_clock_nanosleep: return Raw<__NR_clock_nanosleep>;
     case __NR_poll: return Raw<__NR_poll>;
@@ -193,6 +195,11 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   const long args[6] = {a, b, c, d, e, f};
   long own;
   if (ThreadSyscall(number, args, &own)) return own;
+  if (number == __NR_futex && sched::Active() && Futex(args, &own)) {
+    if (!plat::IsError(own)) return own;
+    errno = static_cast<int>(-own);
+    return -1;
+  }
   bool watched = publishes[k_syscall] || sched::Current() != nullptr;
   auto* waiting = watched ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {

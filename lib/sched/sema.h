@@ -22,7 +22,7 @@
 
 namespace undergo::sched {
 
-// One thread in a queue, on the stack of that thread.
+// One thread in a queue, on the stack of that thread. Made before the visit.
 class Sleeper {
  public:
   Sleeper(WaitReason why, const void* on) : key(on), waiter(why) {}
