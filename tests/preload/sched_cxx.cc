@@ -212,7 +212,7 @@ void Futures(const char*) {
   std::shared_future<int> shared = promise.get_future();
   CHECK(shared.wait_for(10ms) == std::future_status::timeout);
   std::vector<std::thread> all;
-  for (int i = 0; i < 10; i++) all.emplace_back([&] { CHECK_EQ(shared.get(), 42); });
+  for (int i = 0; i < 10; i++) all.emplace_back([shared] { CHECK_EQ(shared.get(), 42); });
   promise.set_value_at_thread_exit(42);
   // Its thread must end for the value to be there.
   std::thread([p = std::move(promise)]() mutable {}).join();
