@@ -252,7 +252,9 @@ int UnlockKind(pthread_mutex_t* m, int kind, bool users) {
 template <typename F>
 UNDERGO_COLD int LockShared(pthread_mutex_t* m, int kind, F lock) {
   KernelId id(kind);
-  int error = real::pthread_mutex_trylock(m);
+  int error = EBUSY;
+  // Libc's trylock keeps a robust mutex locked that it calls not recoverable.
+  if ((kind & kRobust) == 0) error = real::pthread_mutex_trylock(m);
   if (error != EBUSY) return error;
   sched::G* g = sched::EnterCall();
   error = lock();
