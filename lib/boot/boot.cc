@@ -145,6 +145,11 @@ void Start(int, char**, char** envp) {
   posix::InstallSignals();
   if (!options.sched) return;
   posix::InstallWishes();
+  // Sanitizers that were linked in export nothing, but they look for this.
+  if (posix::ProgramImports("__sanitizer_symbolize_code")) {
+    sched::StayKernelThreads("a sanitizer watches this program");
+  }
+  posix::QuietOpenMp(Procs());
   if (posix::ProgramImports("ptrace")) sched::ForkersTrace();
   sched::Configure(Procs());
   // As in Go, an explicit number stays.

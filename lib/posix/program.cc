@@ -3,8 +3,11 @@
 #include "posix/program.h"
 
 #include <link.h>
+#include <sched.h>
+#include <stdlib.h>
 
 #include "base/types.h"
+#include "plat/syscall.h"
 
 namespace undergo::posix {
 
@@ -58,7 +61,26 @@ int LookAtFirst(struct dl_phdr_info* info, size_t, void* context) {
   return 1;
 }
 
+int FindGomp(struct dl_phdr_info* info, size_t, void*) {
+  constexpr char kName[] = "libgomp.so.";
+  const char* base = info->dlpi_name;
+  for (const char* p = base; *p != '\0'; ++p) {
+    if (*p == '/') base = p + 1;
+  }
+  return __builtin_strncmp(base, kName, sizeof kName - 1) == 0;
+}
+
 }  // namespace
+
+void QuietOpenMp(int procs) {
+  cpu_set_t cpus;
+  long n = plat::Syscall(__NR_sched_getaffinity, 0, sizeof cpus, &cpus);
+  // It makes as many threads as there are CPUs, and spins when it sees no more than those.
+  if (plat::IsError(n) || CPU_COUNT_S(static_cast<size_t>(n), &cpus) <= procs) return;
+  if (dl_iterate_phdr(FindGomp, nullptr) == 0) return;
+  if (getenv("OMP_WAIT_POLICY") != nullptr || getenv("GOMP_SPINCOUNT") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 0);
+}
 
 bool ProgramImports(const char* symbol) {
   Search search = {symbol, false};

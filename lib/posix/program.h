@@ -6,5 +6,8 @@ namespace undergo::posix {
 
 // Whether the executable itself refers to this function or variable of some library.
 bool ProgramImports(const char* symbol);
+// Before the constructors of other objects: threads of libgomp that wait do so asleep if there are
+// more of them than may run at a time, unless the user said something about it.
+void QuietOpenMp(int procs);
 
 }  // namespace undergo::posix

@@ -6,6 +6,7 @@
 // becomes the main G on the first M. Further Ms are made by sysmon alone: pthread_create takes
 // locks of libc, and an M that waits for one while it holds a P could wait for a G that needs that
 // P.
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -289,7 +290,34 @@ bool Adopt(G* g) {
   return true;
 }
 
+bool UnderValgrind() {
+  // Its client request RUNNING_ON_VALGRIND: instructions that do nothing elsewhere.
+  const uint64_t request[6] = {0x1001};
+  uint64_t answer = 0;
+  asm volatile(
+      "rolq $3, %%rdi\n\trolq $13, %%rdi\n\trolq $61, %%rdi\n\trolq $51, %%rdi\n\txchgq %%rbx, "
+      "%%rbx"
+      : "+d"(answer)
+      : "a"(&request[0])
+      : "cc", "memory");
+  return answer != 0;
+}
+
+constinit const char* told_reason = nullptr;
+
+// Tools that follow each thread by its kernel thread, its stack or its thread block.
+const char* OtherTool() {
+  constexpr const char* kSanitizers[] = {"__asan_init", "__tsan_init", "__msan_init",
+                                         "__hwasan_init", "__lsan_init"};
+  if (told_reason != nullptr) return told_reason;
+  for (const char* s : kSanitizers) {
+    if (dlsym(RTLD_DEFAULT, s) != nullptr) return "a sanitizer watches this program";
+  }
+  return UnderValgrind() ? "valgrind runs this program" : nullptr;
+}
+
 const char* Start() {
+  if (const char* why = OtherTool()) return why;
   if (!plat::CanSwitch()) return "the kernel does not permit the fsgsbase instructions";
   if (const char* why = CheckLibc()) return why;
   G* first = ForgetAncestor();
@@ -339,6 +367,7 @@ bool ServeThreadRequest() {
 }
 
 void Configure(int procs) { wanted_procs = procs; }
+void StayKernelThreads(const char* why) { told_reason = why; }
 
 bool StartScheduler() {
   if (UNDERGO_LIKELY(Active())) return true;
