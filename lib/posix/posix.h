@@ -31,6 +31,8 @@ int __ppoll_chk(struct pollfd* fds, nfds_t n, const struct timespec* t, const si
 int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t);
 int __sigsuspend(const sigset_t* mask);
 int __xpg_sigpause(int sig);
+int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv, void (*init)(),
+                      void (*fini)(), void (*rtld_fini)(), void* stack_end);
 void __longjmp_chk(struct __jmp_buf_tag to[1], int value) noexcept __attribute__((noreturn));
 pid_t __wait(int* status);
 pid_t __waitpid(pid_t pid, int* status, int options);

@@ -87,9 +87,16 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
   return true;
 }
 
+// In a handler: the running kernel thread's own block when it runs a G.
+Addr OwnBlock() {
+  G* g = Self();
+  return g != nullptr && g->m != nullptr && g->m->block != g->fs ? g->m->block : 0;
+}
+
 }  // namespace
 
 void PreparePreemption() {
+  world::own_block = OwnBlock;
   plat::OwnText(&text_low, &text_high);
   unsigned a, b, c, d;
   if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d) != 0 && b > undergo_xsave_size) {

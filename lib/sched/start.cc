@@ -369,6 +369,8 @@ bool ServeThreadRequest() {
 void Configure(int procs) { wanted_procs = procs; }
 void StayKernelThreads(const char* why) { told_reason = why; }
 
+bool Configured() { return wanted_procs != 0; }
+
 bool StartScheduler() {
   if (UNDERGO_LIKELY(Active())) return true;
   if (wanted_procs == 0 || LoadRelaxed(&refused)) return false;

@@ -30,6 +30,7 @@ bool StartScheduler();
 // Settings, before the first StartScheduler. 0 procs: never start.
 void Configure(int procs);
 void StayKernelThreads(const char* why);
+bool Configured();
 
 // 0 or an error number.
 int CreateThread(pthread_t* id, const ThreadRequest& request);

@@ -22,6 +22,7 @@
 
 #include "base/bits.h"
 #include "heap/restart.h"
+#include "plat/context.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
 #include "world/stop.h"
@@ -44,6 +45,7 @@ extern "C" void undergo_world_sigreturn() __attribute__((visibility("hidden")));
 namespace undergo::world {
 
 constinit QueuedSignalHook on_queued_signal = nullptr;
+constinit OwnBlockHook own_block = nullptr;
 
 namespace {
 
@@ -121,7 +123,15 @@ void SetFrame(Record* r, ucontext_t* context) {
 void Chain(int sig, siginfo_t* info, void* context) {
   auto plain = reinterpret_cast<Addr>(chained.handler);
   if (plain == reinterpret_cast<Addr>(SIG_IGN)) return;
-  if (plain != reinterpret_cast<Addr>(SIG_DFL)) return chained.handler(sig, info, context);
+  if (plain != reinterpret_cast<Addr>(SIG_DFL)) {
+    Addr fs = own_block != nullptr ? own_block() : 0;
+    if (fs == 0) return chained.handler(sig, info, context);
+    Addr before = plat::GetFsBase();
+    plat::SetFsBase(fs);
+    chained.handler(sig, info, context);
+    plat::SetFsBase(before);
+    return;
+  }
   Sigaction(&chained, nullptr);  // delivered once this handler has returned
   plat::Syscall(__NR_tgkill, plat::Syscall(__NR_getpid), plat::Syscall(__NR_gettid), kStopSignal);
 }

@@ -28,6 +28,10 @@ long SendStopSignal(int tid, void* value);
 // sent.
 using QueuedSignalHook = bool (*)(void* value, ucontext_t* context);
 extern constinit QueuedSignalHook on_queued_signal;
+// The same: the thread block that libc made for the running kernel thread, when the thread pointer
+// is another; else 0. libc's part of signal 33 looks there for what it is to do.
+using OwnBlockHook = Addr (*)();
+extern constinit OwnBlockHook own_block;
 void PrepareSignals();
 
 // tasks.cc: what /proc/self/task says. All with records_lock held.
