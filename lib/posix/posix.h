@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -44,6 +45,8 @@ ssize_t __pread64_chk(int fd, void* p, size_t n, off64_t at, size_t size);
 ssize_t __write(int fd, const void* p, size_t n);
 ssize_t __pwrite64(int fd, const void* p, size_t n, off64_t at);
 ssize_t __recv_chk(int fd, void* p, size_t n, size_t size, int flags);
+ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t size, int flags, struct sockaddr* from,
+                       socklen_t* length);
 ssize_t __send(int fd, const void* p, size_t n, int flags);
 int __connect(int fd, const struct sockaddr* to, socklen_t size);
 int __close(int fd);
@@ -57,6 +60,8 @@ int __pthread_mutex_lock(pthread_mutex_t* m) noexcept;
 int __pthread_mutex_trylock(pthread_mutex_t* m) noexcept;
 int __pthread_mutex_unlock(pthread_mutex_t* m) noexcept;
 int __pthread_mutex_init(pthread_mutex_t* m, const pthread_mutexattr_t* attr) noexcept;
+int __dup2(int fd, int to) noexcept;
+int __pipe(int ends[2]) noexcept;
 }
 
 namespace undergo::posix {

@@ -1,18 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where idle Ms wait for descriptors and deadlines.
+// Where idle Ms wait for descriptors and deadlines, and how a G waits for a descriptor.
 #pragma once
 
+#include <sys/epoll.h>
+
+#include "sched/park.h"
 #include "sched/sched.h"
 
 namespace undergo::sched {
 
-// Whether anybody waits for a descriptor.
+// --- for Ms; any of them may call these at any time, but one at a time waits ---
+
+struct NetpollEvents {
+  static constexpr int kMost = 128;
+  int count = 0;
+  struct epoll_event events[kMost];
+};
+
+// Whether a G waits for a descriptor.
 bool NetpollActive();
-// Adds the Gs whose descriptors became ready, after at most `ns` (0: at once). Ends early when
-// broken. Not for two Ms at a time: the caller holds the right by sched.last_poll, unless ns is 0.
-void Netpoll(uint64_t ns, GQueue* ready);
-// Makes the M that waits in Netpoll come back.
+// Waits until a descriptor is ready, for at most `ns` (0: not at all). Ends early when broken.
+// Touches nothing but *events: the M may count as stopped.
+void NetpollWait(uint64_t ns, NetpollEvents* events);
+// Ends the waits that the events are for; their Gs are added to `ready`. In the scheduler.
+void NetpollDeliver(const NetpollEvents& events, GQueue* ready);
+// What is ready now. In the scheduler, or a thread without a G.
+void Netpoll(GQueue* ready);
+// Registers what was left for later (see netpoll.cc). The same.
+void NetpollFlush();
+bool NetpollPending();
+// Makes the M that waits come back. Any thread.
 void NetpollBreak();
+// In a forked child, before its first thread.
 void NetpollAfterFork();
+
+// --- for threads with a G (Current() is not null) ---
+
+// One descriptor that a Waiter waits for; lies beside it on the stack of who waits.
+struct FdWait {
+  FdWait(Waiter* w, int d, uint32_t e, bool o) : waiter(w), fd(d), events(e), one(o) {}
+
+  Waiter* waiter;
+  int fd;               // another number if the descriptor was closed meanwhile, see NetpollClosing
+  uint32_t events;      // EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+  bool one;             // takes what comes: of several such waits one is ended at a time
+  bool linked = false;  // lock of the descriptor's slot
+  FdWait* next = nullptr;
+  FdWait* prev = nullptr;
+};
+
+// The waiter, armed, waits for the descriptor. False: this kind of descriptor cannot be waited for,
+// or there is no memory; nothing is entered then.
+bool NetpollAdd(FdWait* f);
+// After the wait. Keeps errno.
+void NetpollRemove(FdWait* f);
+
+// Something was done with the descriptor by this process that may make its other end, or the
+// descriptor itself, ready: a hint that saves the way through the kernel.
+void NetpollHandOver(int fd, uint32_t events);
+
+// What is known of a descriptor number; a hint that is dropped by NetpollForget.
+enum class FdKind : uint8_t {
+  kUnknown,
+  kPlain,     // reads and writes block the kernel thread: files, directories, what we do not know
+  kNowait,    // takes RWF_NOWAIT: pipes, eventfd, timerfd
+  kSocket,    // the same, with time limits
+  kPollFirst  // can be polled, but knows no RWF_NOWAIT: FIFOs, terminals, inotify
+};
+inline constexpr unsigned kMostFds = 1u << 20;  // larger numbers are plain
+FdKind NetpollKind(int fd);
+void NetpollSetKind(int fd, FdKind kind);
+// The two are ends of one channel; equal for an eventfd.
+void NetpollPair(int a, int b);
+// The number names something else from now on, or nothing.
+void NetpollForget(int fd);
+// The last number behind fd up to which nothing is known of any.
+unsigned NetpollSkip(unsigned fd);
+
+// Before the number `fd` is closed or replaced: those who wait for it go on waiting for what it
+// names now, under a number of ours.
+void NetpollClosing(int fd);
+// The end of an operation that began with the number `was` and ended with `now`.
+void NetpollEndUse(int was, int now);
+
+// Whether the number is one of the poller's own; moves these out of the way of a dup2 to `fd`.
+bool NetpollOwns(int fd);
+void NetpollMakeRoom(int fd);
 
 }  // namespace undergo::sched

@@ -183,9 +183,10 @@ G* Steal(M* m, P* p) {
 }
 
 G* PollNow(P* p) {
+  if (UNDERGO_UNLIKELY(NetpollPending())) NetpollFlush();
   if (!NetpollActive() || LoadRelaxed(&sched.last_poll) == 0) return nullptr;
   GQueue ready;
-  Netpoll(0, &ready);
+  Netpoll(&ready);
   StoreRelaxed(&sched.last_poll, plat::NowNs());
   G* g = ready.Pop();
   RingPutAll(p, &ready);
@@ -269,7 +270,7 @@ void WantM() {
 }
 
 bool AnyWork() {
-  if (LoadRelaxed(&sched.global.size) != 0) return true;
+  if (LoadRelaxed(&sched.global.size) != 0 || NetpollPending()) return true;
   uint64_t now = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) {
     if (!RunqEmpty(sched.ps[i])) return true;
@@ -296,8 +297,10 @@ void PollUntilNearest(M* m) {
   if (nearest != 0) StoreRelease(&sched.poll_until, nearest);  // pairs: TimerAdded
   uint64_t now = plat::NowNs();
   uint64_t wait = nearest == 0 ? kForever : nearest > now ? nearest - now : 0;
+  NetpollEvents events;
+  Sleep(m, [wait, &events] { NetpollWait(wait, &events); });
   GQueue ready;
-  Sleep(m, [wait, &ready] { Netpoll(wait, &ready); });
+  NetpollDeliver(events, &ready);
   StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
   P* p = TakeIdleP();
   if (p != nullptr) {

@@ -156,6 +156,7 @@ bool MakeMs() {
 }
 
 void Overdue(uint64_t now) {
+  if (NetpollPending()) NetpollFlush();
   if (LoadRelaxed(&sched.last_poll) == 0) return;  // somebody waits for all of it
   for (uint32_t i = 0; i < sched.ps_made; ++i) {
     uint64_t when = sched.ps[i]->timers.Nearest();
@@ -167,7 +168,7 @@ void Overdue(uint64_t now) {
   uint64_t polled = LoadRelaxed(&sched.last_poll);
   if (!NetpollActive() || polled == 0 || now - polled < kSlice) return;
   GQueue ready;
-  Netpoll(0, &ready);
+  Netpoll(&ready);
   if (ready.head != nullptr) MakeRunnableGlobally(&ready);
 }
 
@@ -215,8 +216,11 @@ void RunSysmon() {
     StoreRelaxed(&sched.now, now);
     bool did = MakeMs();
     did |= ServeThreadRequest();
-    did |= Retake(now);
-    Overdue(now);
+    {
+      heap::BusyScope busy;  // a stop waits until no lock is held
+      did |= Retake(now);
+      Overdue(now);
+    }
     TraceIfDue(now);
     AdaptProcs(now);
     if (did) {

@@ -34,7 +34,7 @@ static void InUse(const char* name) {
     int number = fds[0];
     pthread_t t = Start(Reads, &number);
     EVENTUALLY(entered == 1);
-    SleepMs(i % 5);
+    SleepMs(1 + i % 5);  // so that it is in the call
     CHECK_EQ(close(fds[0]), 0);
     // The same number again, for something else that has data.
     int other[2];

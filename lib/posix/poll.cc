@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// poll, select and epoll_wait: asked with a time limit of 0, parked on all descriptors if nothing
+// is ready, asked again.
+//
+// A set of more than a few dozen descriptors blocks the kernel thread: entering and leaving each
+// one for each wait would cost more. So do the calls with a signal mask: the kernel has to change
+// the mask and to wait in one step. An epoll descriptor is itself one that can be waited for.
+#include <errno.h>
+#include <poll.h>
+#include <sys/select.h>
+
+#include "plat/clock.h"
+#include "posix/descriptor.h"
+
+namespace undergo::posix {
+
+namespace {
+
+constexpr nfds_t kMost = 32;
+
+uint64_t DeadlineIn(int ms) {
+  return ms < 0 ? sched::kNever : plat::NowNs() + static_cast<uint64_t>(ms) * 1'000'000;
+}
+
+int MsUntil(uint64_t deadline) {
+  if (deadline == sched::kNever) return -1;
+  uint64_t now = plat::NowNs();
+  return now >= deadline ? 0 : static_cast<int>((deadline - now + 999'999) / 1'000'000);
+}
+
+// Parks until one of the descriptors may be ready. Their numbers change with those that are closed
+// meanwhile. A cancellation point.
+WaitEnd WaitForAny(struct pollfd* fds, nfds_t n, uint64_t deadline) {
+  pthread_testcancel();
+  sched::Wake why;
+  {
+    sched::Waiter w(sched::WaitReason::kPoll);
+    alignas(sched::FdWait) char memory[kMost * sizeof(sched::FdWait)];
+    auto* waits = reinterpret_cast<sched::FdWait*>(memory);
+    w.Arm();
+    nfds_t entered = 0;
+    bool all = true;
+    for (nfds_t i = 0; i < n && all; ++i) {
+      uint32_t events = static_cast<uint16_t>(fds[i].events);
+      waits[i] = sched::FdWait(&w, fds[i].fd, events, false);
+      if (fds[i].fd >= 0) all = sched::NetpollAdd(&waits[i]);
+      entered += all;
+    }
+    bool ended = !all && w.Disarm();
+    why = all ? w.Wait(deadline, true) : ended ? sched::Wake::kReady : sched::Wake::kNone;
+    for (nfds_t i = 0; i < entered; ++i) {
+      if (fds[i].fd < 0) continue;
+      sched::NetpollRemove(&waits[i]);
+      fds[i].fd = waits[i].fd;
+    }
+    if (why == sched::Wake::kNone) return WaitEnd::kCannot;
+    if (why == sched::Wake::kReady) return WaitEnd::kReady;
+    if (why == sched::Wake::kTimeout) return WaitEnd::kTimeout;
+  }
+  bool eintr = AttendToInterrupt(Restart::kNever);
+  pthread_testcancel();
+  return eintr ? WaitEnd::kEintr : WaitEnd::kReady;
+}
+
+// The same for the program's set: answers poll()'s result when something is ready, else how the
+// wait ended. `set` is changed by the kernel alone.
+struct Polled {
+  int result;   // above 0: descriptors that are ready
+  WaitEnd end;  // when result is 0
+};
+
+Polled PollParked(struct pollfd* set, nfds_t n, uint64_t deadline) {
+  struct pollfd own[kMost];
+  __builtin_memcpy(own, set, n * sizeof own[0]);
+  Polled answer = {0, WaitEnd::kReady};
+  while (answer.result == 0 && answer.end == WaitEnd::kReady) {
+    answer.end = WaitForAny(own, n, deadline);
+    if (answer.end == WaitEnd::kEintr || answer.end == WaitEnd::kCannot) break;
+    long r = plat::Syscall(__NR_poll, own, n, 0);
+    answer.result = r > 0 ? static_cast<int>(r) : 0;
+  }
+  for (nfds_t i = 0; i < n; ++i) {
+    set[i].revents = answer.result > 0 ? own[i].revents : 0;
+    sched::NetpollEndUse(set[i].fd, own[i].fd);
+  }
+  return answer;
+}
+
+// --- select ---
+
+constexpr int kBits = 64;
+using Set = unsigned long;
+
+bool In(const fd_set* s, int fd) {
+  return s != nullptr && (reinterpret_cast<const Set*>(s)[fd / kBits] >> (fd % kBits) & 1) != 0;
+}
+
+// The descriptors of three sets; -1 if they are too many.
+int Collect(int n, const fd_set* r, const fd_set* w, const fd_set* e, struct pollfd* fds) {
+  const fd_set* const sets[] = {r, w, e};
+  int count = 0;
+  for (int base = 0; base < n; base += kBits) {
+    Set any = 0;
+    for (const fd_set* s : sets) {
+      if (s != nullptr) any |= reinterpret_cast<const Set*>(s)[base / kBits];
+    }
+    for (; any != 0; any &= any - 1) {
+      int fd = base + static_cast<int>(__builtin_ctzl(any));
+      if (fd >= n) break;
+      if (count == static_cast<int>(kMost)) return -1;
+      int events = (In(r, fd) ? POLLIN | POLLRDNORM | POLLRDBAND : 0) |
+                   (In(w, fd) ? POLLOUT | POLLWRNORM | POLLWRBAND : 0) | (In(e, fd) ? POLLPRI : 0);
+      fds[count++] = {fd, static_cast<short>(events), 0};
+    }
+  }
+  return count;
+}
+
+struct Sets {
+  static constexpr int kWords = FD_SETSIZE / kBits;
+  Set words[3][kWords];
+
+  void Load(int n, fd_set* const s[3]) {
+    auto size = static_cast<size_t>((n + kBits - 1) / kBits) * sizeof(Set);
+    for (int i = 0; i < 3; ++i) {
+      if (s[i] != nullptr) __builtin_memcpy(words[i], s[i], size);
+    }
+  }
+  void Store(int n, fd_set* const s[3]) const {
+    auto size = static_cast<size_t>((n + kBits - 1) / kBits) * sizeof(Set);
+    for (int i = 0; i < 3; ++i) {
+      if (s[i] != nullptr) __builtin_memcpy(s[i], words[i], size);
+    }
+  }
+  void Clear() { __builtin_memset(words, 0, sizeof words); }
+};
+
+long SelectNow(int n, fd_set* const s[3], Sets* sets) {
+  sets->Load(n, s);
+  struct timeval zero = {};
+  return plat::Syscall(__NR_select, n, s[0] != nullptr ? sets->words[0] : nullptr,
+                       s[1] != nullptr ? sets->words[1] : nullptr,
+                       s[2] != nullptr ? sets->words[2] : nullptr, &zero);
+}
+
+void SetRest(struct timeval* t, uint64_t deadline) {
+  if (t == nullptr) return;
+  uint64_t now = plat::NowNs();
+  uint64_t us = deadline > now ? (deadline - now) / 1000 : 0;
+  t->tv_sec = static_cast<time_t>(us / 1'000'000);
+  t->tv_usec = static_cast<suseconds_t>(us % 1'000'000);
+}
+
+int Select(int n, fd_set* const s[3], struct timeval* t, uint64_t deadline) {
+  Sets sets;
+  for (;;) {
+    long r = SelectNow(n, s, &sets);
+    WaitEnd end = WaitEnd::kReady;
+    if (r == 0) {
+      struct pollfd fds[kMost] = {};
+      int count = Collect(n, s[0], s[1], s[2], fds);
+      if (count < 0) {
+        SetRest(t, deadline);
+        return plain::select(n, s[0], s[1], s[2], t);
+      }
+      struct pollfd own[kMost];
+      __builtin_memcpy(own, fds, static_cast<size_t>(count) * sizeof own[0]);
+      end = WaitForAny(own, static_cast<nfds_t>(count), deadline);
+      for (int i = 0; i < count; ++i) sched::NetpollEndUse(fds[i].fd, own[i].fd);
+      if (end == WaitEnd::kReady) continue;
+      if (end == WaitEnd::kTimeout) r = SelectNow(n, s, &sets);
+    }
+    SetRest(t, deadline);
+    if (end == WaitEnd::kCannot) return plain::select(n, s[0], s[1], s[2], t);
+    if (end == WaitEnd::kEintr) return static_cast<int>(Result(-EINTR));
+    if (r >= 0) sets.Store(n, s);
+    return static_cast<int>(Result(r));
+  }
+}
+
+}  // namespace
+
+int poll(struct pollfd* fds, nfds_t n, int ms) {
+  if (sched::Current() == nullptr || n > kMost) return plain::poll(fds, n, ms);
+  pthread_testcancel();
+  if (n != 0 || ms == 0) {
+    long r = plat::Syscall(__NR_poll, fds, n, 0);
+    if (r != 0 || ms == 0) return static_cast<int>(Result(r));
+  }
+  uint64_t deadline = DeadlineIn(ms);
+  Polled answer = PollParked(fds, n, deadline);
+  if (answer.result > 0) return answer.result;
+  if (answer.end == WaitEnd::kCannot) return plain::poll(fds, n, MsUntil(deadline));
+  return answer.end == WaitEnd::kEintr ? static_cast<int>(Result(-EINTR)) : 0;
+}
+
+int __poll(struct pollfd* fds, nfds_t n, int ms) { return posix::poll(fds, n, ms); }
+
+int __poll_chk(struct pollfd* fds, nfds_t n, int ms, size_t size) {
+  return size / sizeof *fds < n ? plain::__poll_chk(fds, n, ms, size) : posix::poll(fds, n, ms);
+}
+
+int select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t) {
+  bool valid = t == nullptr || (t->tv_sec >= 0 && t->tv_usec >= 0);
+  if (sched::Current() == nullptr || n < 0 || n > FD_SETSIZE || !valid) {
+    return plain::select(n, r, w, e, t);
+  }
+  pthread_testcancel();
+  fd_set* const sets[3] = {r, w, e};
+  uint64_t deadline = sched::kNever;
+  if (t != nullptr) {
+    deadline = plat::NowNs() + static_cast<uint64_t>(t->tv_sec) * 1'000'000'000 +
+               static_cast<uint64_t>(t->tv_usec) * 1000;
+    if (t->tv_sec == 0 && t->tv_usec == 0) return plain::select(n, r, w, e, t);
+  }
+  return Select(n, sets, t, deadline);
+}
+
+int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t) {
+  return posix::select(n, r, w, e, t);
+}
+
+int epoll_wait(int fd, struct epoll_event* events, int n, int ms) {
+  if (sched::Current() == nullptr) return plain::epoll_wait(fd, events, n, ms);
+  pthread_testcancel();
+  long r = plat::Syscall(__NR_epoll_wait, fd, events, n, 0);
+  if (r != 0 || ms == 0) return static_cast<int>(Result(r));
+  uint64_t deadline = DeadlineIn(ms);
+  int now = fd;
+  WaitEnd end;
+  do {
+    end = WaitForFd(&now, EPOLLIN, deadline, Restart::kNever);
+    if (end == WaitEnd::kEintr) r = -EINTR;
+    if (end == WaitEnd::kCannot) break;
+    if (end != WaitEnd::kEintr) r = plat::Syscall(__NR_epoll_wait, now, events, n, 0);
+  } while (r == 0 && end == WaitEnd::kReady);
+  sched::NetpollEndUse(fd, now);
+  if (end == WaitEnd::kCannot) return plain::epoll_wait(fd, events, n, MsUntil(deadline));
+  return static_cast<int>(Result(r));
+}
+
+int epoll_pwait(int fd, struct epoll_event* events, int n, int ms, const sigset_t* mask) {
+  if (mask == nullptr) return posix::epoll_wait(fd, events, n, ms);
+  return plain::epoll_pwait(fd, events, n, ms, mask);
+}
+
+}  // namespace undergo::posix
