@@ -311,8 +311,8 @@ int ToThrd(int error) {
 int MayUnlock(const pthread_mutex_t* m) {
   int kind = MutexKindOf(m);
   int type = kind & kTypeBits;
-  bool checked =
-      type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK || (kind & kRobust) != 0;
+  bool checked = type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK ||
+                 (kind & (kRobust | kInherit)) != 0;
   if (!checked) return 0;
   int tid = OwnTid();
   if ((kind & (kRobust | kInherit)) != 0) return OwnsWord(m, kind, tid) ? 0 : EPERM;

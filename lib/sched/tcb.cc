@@ -242,6 +242,8 @@ void FreeKeyBlocks(Addr block) {
 }  // namespace
 
 const char* CheckLibc() {
+  // Ids begin anywhere: those of two processes that share mutexes should differ.
+  plat::Syscall(__NR_getrandom, &last_tid, sizeof last_tid, 1 /* GRND_NONBLOCK */);
   const uint32_t* size;
   if (!Find(&size, "_thread_db_sizeof_pthread") || *size != kPthreadSize ||
       !DescriptorIs("_thread_db_pthread_tid", 720) ||
