@@ -204,6 +204,13 @@ int Enter(pthread_mutex_t* m, int kind, const Words& k, uint32_t before, How how
   return 0;
 }
 
+// As the kernel: only a thread with a real-time policy can be raised to a ceiling.
+bool MayRaise(int ceiling) {
+  sched::G* g = sched::Self();
+  long policy = g != nullptr ? g->policy : plat::Syscall(__NR_sched_getscheduler, 0);
+  return (policy == SCHED_FIFO || policy == SCHED_RR) && (g == nullptr || g->priority <= ceiling);
+}
+
 int LockKind(pthread_mutex_t* m, int kind, Until until, How how) {
   Words k = WordsOf(m, kind);
   if (OwnsWord(m, kind, static_cast<int>(k.tid))) {
@@ -217,11 +224,7 @@ int LockKind(pthread_mutex_t* m, int kind, Until until, How how) {
       return 0;
     }
   }
-  if ((kind & kProtect) != 0) {
-    sched::G* g = sched::Self();
-    int ceiling = static_cast<int>(k.base >> kCeilingShift);
-    if (g != nullptr && g->priority > ceiling) return EINVAL;
-  }
+  if ((kind & kProtect) != 0 && !MayRaise(static_cast<int>(k.base >> kCeilingShift))) return EINVAL;
   uint32_t before = 0;
   if (!TryWord(WordOf(m), k, false, &before)) {
     if (how == How::kTry) return EBUSY;
