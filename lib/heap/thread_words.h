@@ -2,6 +2,8 @@
 // What the heap keeps for each thread: one block of thread-local words.
 #pragma once
 
+#include <cstdint>
+
 #include "base/atomic.h"
 #include "base/compiler.h"
 
@@ -29,6 +31,7 @@ struct ThreadWords {
   uint32_t deferred;  // atomic; 1: a handler waits for the end of that. Written by anybody
   uint32_t handled;   // HandledBits: handlers of the program that ran since the last Waiter::Arm
   void* waiter;       // the armed Waiter, until it is out of its queue: handlers have to wait, too
+  uintptr_t resume;   // a preempted thread goes on there; 0: none (sched/x86_64/preempted.S)
 };
 extern UNDERGO_TLS ThreadWords thread_words;
 

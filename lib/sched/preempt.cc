@@ -38,6 +38,8 @@ __attribute__((visibility("hidden"))) void undergo_preempted();
 __attribute__((visibility("hidden"))) void undergo_give_way(const undergo::Addr* frame);
 }
 
+static_assert(offsetof(undergo::heap::ThreadWords, resume) == 72);  // x86_64/preempted.S
+
 namespace undergo::sched {
 
 constinit bool preempt_by_signal = true;
@@ -59,7 +61,9 @@ bool InSigreturn(Addr ip, Addr rax) {
 
 bool CanGiveWay(const G* g, const M* m, const ucontext_t* context) {
   const heap::ThreadWords* w = g->words;
-  if (w->busy != 0 || w->g != g || g->m != m || g->state != GState::kRunning) return false;
+  // In the first case it has been interrupted on its way to the scheduler.
+  if (w->resume != 0 || w->busy != 0 || w->g != g || g->m != m || g->state != GState::kRunning)
+    return false;
   auto ip = static_cast<Addr>(context->uc_mcontext.gregs[REG_RIP]);
   auto sp = static_cast<Addr>(context->uc_mcontext.gregs[REG_RSP]);
   if (ip >= text_low && ip < text_high) return false;
@@ -80,9 +84,9 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
     return true;
   }
   auto* registers = context->uc_mcontext.gregs;
-  auto* sp = reinterpret_cast<Addr*>(static_cast<Addr>(registers[REG_RSP]) - kRedZone) - 1;
-  *sp = static_cast<Addr>(registers[REG_RIP]);
-  registers[REG_RSP] = reinterpret_cast<greg_t>(sp);
+  // Nothing may be written below the red zone: there is the signal's frame, which is still needed.
+  g->words->resume = static_cast<Addr>(registers[REG_RIP]);
+  registers[REG_RSP] -= static_cast<greg_t>(kRedZone);
   registers[REG_RIP] = reinterpret_cast<greg_t>(&undergo_preempted);
   return true;
 }

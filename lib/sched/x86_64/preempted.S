@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // undergo_preempted: where a thread goes on that was interrupted between two instructions.
 //
-// The handler of the preemption signal (sched/preempt.cc) has pushed the interrupted instruction's
-// address below the red zone. Here everything that the thread can have in registers goes on its
+// The handler of the preemption signal (sched/preempt.cc) has left the interrupted instruction's
+// address in thread_words. Here everything that the thread can have in registers goes on its
 // stack, the scheduler runs others, and everything comes back.
 //
 // What undergo_give_way gets as its argument, in words of 8 bytes: 0 to 9 r15 to r8, rdi, rsi;
 // 10 rbp; 11 to 14 rbx, rdx, rcx, rax; 15 the flags; 16 the address; then the red zone.
 //
-//   rsp at the entry: | address | 128 bytes of red zone | the thread's frame ...
+//   the first push:  | address | 128 bytes of red zone | the thread's frame ...
+#define RESUME  72      // ThreadWords
 
         .text
         .hidden undergo_preempted
@@ -18,13 +19,22 @@
 undergo_preempted:
         .cfi_startproc
         .cfi_signal_frame
-        .cfi_def_cfa %rsp, 136
-        .cfi_offset %rip, -136
+        .cfi_def_cfa %rsp, 128
+        .cfi_undefined %rip
+        pushq   $0
+        .cfi_adjust_cfa_offset 8
         pushfq
         .cfi_adjust_cfa_offset 8
         pushq   %rax
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %rax, 0
+        pushq   %rcx
+        movq    _ZN7undergo4heap12thread_wordsE@gottpoff(%rip), %rax
+        xorl    %ecx, %ecx
+        xchgq   %rcx, %fs:RESUME(%rax)
+        movq    %rcx, 24(%rsp)
+        popq    %rcx
+        .cfi_offset %rip, -136
         pushq   %rcx
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %rcx, 0
