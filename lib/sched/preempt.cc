@@ -13,10 +13,11 @@
 // in the kernel; sysmon takes their Ps, and the G runs again.
 //
 // Not at every instruction: inside of the library itself, in the return from a signal handler
-// (which belongs to the kernel thread), or without room on the stack. Then sysmon asks again
-// shortly. On a stack that is not the thread's (coroutines, an alternate signal stack) the room is
-// not known: sysmon takes the P away and lets the M go on without one, which costs a switch in the
-// kernel and is never wrong.
+// (which belongs to the kernel thread), with a lock of the dynamic loader held
+// (sched/loader_locks.h) or without room on the stack. Then sysmon asks again shortly. On a stack
+// that is not the thread's (coroutines, an alternate signal stack) the room is not known: sysmon
+// takes the P away and lets the M go on without one, which costs a switch in the kernel and is
+// never wrong.
 //
 // Rejected: switching inside of the handler (sigreturn on another M would install this M's mask and
 // alternate stack there), SIGURG (the program may use it), timers on each M (they disturb those who
@@ -28,6 +29,7 @@
 #include <ucontext.h>
 
 #include "plat/own_text.h"
+#include "sched/loader_locks.h"
 #include "sched/masks.h"
 #include "sched/park.h"
 #include "world/stop.h"
@@ -67,6 +69,7 @@ bool CanGiveWay(const G* g, const M* m, const ucontext_t* context) {
   auto ip = static_cast<Addr>(context->uc_mcontext.gregs[REG_RIP]);
   auto sp = static_cast<Addr>(context->uc_mcontext.gregs[REG_RSP]);
   if (ip >= text_low && ip < text_high) return false;
+  if (HoldsLoaderLock(g)) return false;
   size_t room = kRedZone + undergo_xsave_size + kRoom;
   if (sp - g->stack_low >= g->stack_high - g->stack_low || sp - g->stack_low < room) return false;
   return !InSigreturn(ip, static_cast<Addr>(context->uc_mcontext.gregs[REG_RAX]));
@@ -102,6 +105,7 @@ Addr OwnBlock() {
 void PreparePreemption() {
   world::own_block = OwnBlock;
   plat::OwnText(&text_low, &text_high);
+  FindLoaderLocks();
   unsigned a, b, c, d;
   if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d) != 0 && b > undergo_xsave_size) {
     undergo_xsave_size = b;  // bytes for the state that the system has enabled
