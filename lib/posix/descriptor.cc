@@ -236,7 +236,7 @@ int close_range(unsigned first, unsigned last, int flags) {
   return from <= last ? real::close_range(from, last, flags) : 0;
 }
 
-void closefrom(int first) noexcept {
+void closefrom(int first) {
   if (!sched::Active()) {
     if (real::closefrom == nullptr) real::Resolve();
     return real::closefrom(first);
@@ -244,29 +244,29 @@ void closefrom(int first) noexcept {
   posix::close_range(first > 0 ? static_cast<unsigned>(first) : 0, ~0u, 0);
 }
 
-int pipe(int ends[2]) noexcept {
+int pipe(int ends[2]) {
   if (real::pipe == nullptr) real::Resolve();
   return MadePair(real::pipe(ends), ends, FdKind::kNowait);
 }
 
-int __pipe(int ends[2]) noexcept { return posix::pipe(ends); }
+int __pipe(int ends[2]) { return posix::pipe(ends); }
 
-int pipe2(int ends[2], int flags) noexcept {
+int pipe2(int ends[2], int flags) {
   if (real::pipe2 == nullptr) real::Resolve();
   return MadePair(real::pipe2(ends, flags), ends, FdKind::kNowait);
 }
 
-int socketpair(int family, int type, int protocol, int ends[2]) noexcept {
+int socketpair(int family, int type, int protocol, int ends[2]) {
   if (real::socketpair == nullptr) real::Resolve();
   return MadePair(real::socketpair(family, type, protocol, ends), ends, FdKind::kSocket);
 }
 
-int socket(int family, int type, int protocol) noexcept {
+int socket(int family, int type, int protocol) {
   if (real::socket == nullptr) real::Resolve();
   return Made(real::socket(family, type, protocol), FdKind::kSocket);
 }
 
-int eventfd(unsigned value, int flags) noexcept {
+int eventfd(unsigned value, int flags) {
   if (real::eventfd == nullptr) real::Resolve();
   int fd = Made(real::eventfd(value, flags), FdKind::kNowait);
   if (fd >= 0 && sched::Configured()) sched::NetpollPair(fd, fd);

@@ -11,6 +11,7 @@
 
 #include "plat/clock.h"
 #include "posix/descriptor.h"
+#include "posix/signal_mask.h"
 
 namespace undergo::posix {
 
@@ -178,20 +179,61 @@ int Select(int n, fd_set* const s[3], struct timeval* t, uint64_t deadline) {
   }
 }
 
-}  // namespace
-
-int poll(struct pollfd* fds, nfds_t n, int ms) {
-  if (sched::Current() == nullptr || n > kMost) return plain::poll(fds, n, ms);
+int Poll(struct pollfd* fds, nfds_t n, bool now, uint64_t deadline) {
   pthread_testcancel();
-  if (n != 0 || ms == 0) {
+  if (n != 0 || now) {
     long r = plat::Syscall(__NR_poll, fds, n, 0);
-    if (r != 0 || ms == 0) return static_cast<int>(Result(r));
+    if (r != 0 || now) return static_cast<int>(Result(r));
   }
-  uint64_t deadline = DeadlineIn(ms);
   Polled answer = PollParked(fds, n, deadline);
   if (answer.result > 0) return answer.result;
   if (answer.end == WaitEnd::kCannot) return plain::poll(fds, n, MsUntil(deadline));
   return answer.end == WaitEnd::kEintr ? static_cast<int>(Result(-EINTR)) : 0;
+}
+
+int EpollWait(int fd, struct epoll_event* events, int n, bool at_once, uint64_t deadline) {
+  pthread_testcancel();
+  long r = plat::Syscall(__NR_epoll_wait, fd, events, n, 0);
+  if (r != 0 || at_once) return static_cast<int>(Result(r));
+  int now = fd;
+  WaitEnd end;
+  do {
+    end = WaitForFd(&now, EPOLLIN, deadline, Restart::kNever);
+    if (end == WaitEnd::kEintr) r = -EINTR;
+    if (end == WaitEnd::kCannot) break;
+    if (end != WaitEnd::kEintr) r = plat::Syscall(__NR_epoll_wait, now, events, n, 0);
+  } while (r == 0 && end == WaitEnd::kReady);
+  sched::NetpollEndUse(fd, now);
+  if (end == WaitEnd::kCannot) return plain::epoll_wait(fd, events, n, MsUntil(deadline));
+  return static_cast<int>(Result(r));
+}
+
+// A time span as a deadline; null: none. False: not valid.
+bool DeadlineAfter(const struct timespec* t, uint64_t* deadline) {
+  *deadline = sched::kNever;
+  if (t == nullptr) return true;
+  if (t->tv_sec < 0 || t->tv_nsec < 0 || t->tv_nsec >= 1'000'000'000) return false;
+  *deadline = plat::NowNs() + static_cast<uint64_t>(t->tv_sec) * 1'000'000'000 +
+              static_cast<uint64_t>(t->tv_nsec);
+  return true;
+}
+
+bool IsZero(const struct timespec* t) { return t != nullptr && t->tv_sec == 0 && t->tv_nsec == 0; }
+
+// A call with a mask, made for real.
+template <typename F>
+int Masked(const sigset_t* mask, F call) {
+  if (mask == nullptr || sched::Current() == nullptr) return call();
+  pthread_testcancel();
+  TemporaryMask temporary(mask);
+  return temporary.interrupted() ? static_cast<int>(Result(-EINTR)) : call();
+}
+
+}  // namespace
+
+int poll(struct pollfd* fds, nfds_t n, int ms) {
+  if (sched::Current() == nullptr || n > kMost) return plain::poll(fds, n, ms);
+  return Poll(fds, n, ms == 0, DeadlineIn(ms));
 }
 
 int __poll(struct pollfd* fds, nfds_t n, int ms) { return posix::poll(fds, n, ms); }
@@ -222,26 +264,47 @@ int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t) {
 
 int epoll_wait(int fd, struct epoll_event* events, int n, int ms) {
   if (sched::Current() == nullptr) return plain::epoll_wait(fd, events, n, ms);
-  pthread_testcancel();
-  long r = plat::Syscall(__NR_epoll_wait, fd, events, n, 0);
-  if (r != 0 || ms == 0) return static_cast<int>(Result(r));
-  uint64_t deadline = DeadlineIn(ms);
-  int now = fd;
-  WaitEnd end;
-  do {
-    end = WaitForFd(&now, EPOLLIN, deadline, Restart::kNever);
-    if (end == WaitEnd::kEintr) r = -EINTR;
-    if (end == WaitEnd::kCannot) break;
-    if (end != WaitEnd::kEintr) r = plat::Syscall(__NR_epoll_wait, now, events, n, 0);
-  } while (r == 0 && end == WaitEnd::kReady);
-  sched::NetpollEndUse(fd, now);
-  if (end == WaitEnd::kCannot) return plain::epoll_wait(fd, events, n, MsUntil(deadline));
-  return static_cast<int>(Result(r));
+  return EpollWait(fd, events, n, ms == 0, DeadlineIn(ms));
 }
 
 int epoll_pwait(int fd, struct epoll_event* events, int n, int ms, const sigset_t* mask) {
   if (mask == nullptr) return posix::epoll_wait(fd, events, n, ms);
-  return plain::epoll_pwait(fd, events, n, ms, mask);
+  return Masked(mask, [=] { return plain::epoll_pwait(fd, events, n, ms, mask); });
+}
+
+int epoll_pwait2(int fd, struct epoll_event* events, int n, const struct timespec* t,
+                 const sigset_t* mask) {
+  uint64_t deadline;
+  if (mask == nullptr && sched::Current() != nullptr && DeadlineAfter(t, &deadline)) {
+    return EpollWait(fd, events, n, IsZero(t), deadline);
+  }
+  return Masked(mask, [=] { return plain::epoll_pwait2(fd, events, n, t, mask); });
+}
+
+int ppoll(struct pollfd* fds, nfds_t n, const struct timespec* t, const sigset_t* mask) {
+  uint64_t deadline;
+  bool parks = mask == nullptr && n <= kMost && sched::Current() != nullptr;
+  if (parks && DeadlineAfter(t, &deadline)) return Poll(fds, n, IsZero(t), deadline);
+  return Masked(mask, [=] { return plain::ppoll(fds, n, t, mask); });
+}
+
+int __ppoll_chk(struct pollfd* fds, nfds_t n, const struct timespec* t, const sigset_t* mask,
+                size_t size) {
+  return size / sizeof *fds < n ? plain::__ppoll_chk(fds, n, t, mask, size)
+                                : posix::ppoll(fds, n, t, mask);
+}
+
+int pselect(int n, fd_set* r, fd_set* w, fd_set* e, const struct timespec* t,
+            const sigset_t* mask) {
+  uint64_t deadline;
+  bool parks = mask == nullptr && n >= 0 && n <= FD_SETSIZE && sched::Current() != nullptr;
+  if (parks && !IsZero(t) && DeadlineAfter(t, &deadline)) {
+    pthread_testcancel();
+    fd_set* const sets[3] = {r, w, e};
+    struct timeval rest = {};
+    return Select(n, sets, t != nullptr ? &rest : nullptr, deadline);
+  }
+  return Masked(mask, [=] { return plain::pselect(n, r, w, e, t, mask); });
 }
 
 }  // namespace undergo::posix
