@@ -203,7 +203,8 @@ Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
   if (!Prepare() || !MayCall()) return Outcome::kAbandoned;
   gang_.Start(static_cast<uint32_t>(procs - 1));
   target_.base = heap::arena.base;
-  target_.size = heap::arena.size;
+  // Not arena.size: where nothing is reserved the heap may grow beyond it in the middle of a cycle.
+  target_.size = size_t{heap::RegionLimit(heap::Region::kUpper)} << heap::kSliceShift;
   bool done = false;
   for (;;) {
     Begin();
