@@ -179,7 +179,7 @@ bool Interrupt(G* g) {
 
 void Calm(G* g) { ExchangeAcqRel(&g->interrupts, 0u); }  // pairs: Interrupt
 
-bool Yield() {
+bool Yield(bool behind_all) {
   G* g = Current();
   if (g == nullptr) return false;
   P* p = EnterSched(g);
@@ -187,7 +187,7 @@ bool Yield() {
                 LoadRelaxed(&sched.global.size) != 0;
   if (others) {
     g->state = GState::kRunnable;
-    if (p != nullptr) {
+    if (p != nullptr && !behind_all) {
       RunqPut(p, g, false);
     } else {
       GQueue q;

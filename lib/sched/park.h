@@ -86,7 +86,9 @@ bool Interrupt(G* g);
 void Calm(G* g);
 
 // Lets others run. False when the thread has no G, or there is nobody.
-bool Yield();
+// `behind_all`: after those in the global queue, too, which a P with work of its own looks at now
+// and then only.
+bool Yield(bool behind_all = false);
 
 const char* NameOf(WaitReason why);
 

@@ -128,6 +128,6 @@ void undergo_give_way(const undergo::Addr* frame) {
   G* g = Current();
   if (g == nullptr) return;
   g->preempted = frame;
-  Yield();
+  Yield(true);
   g->preempted = nullptr;
 }
