@@ -8,12 +8,23 @@ namespace undergo::heap {
 constinit Blacklist blacklist;
 
 void Blacklist::Begin() {
+  if (bits_ == nullptr) {
+    bits_ = static_cast<uint64_t*>(plat::ReserveReadable(2 * kWords * sizeof(uint64_t), 0));
+  }
   uint32_t older = 1 - newer_;
   // Fresh pages read as zero. If the kernel refuses, old entries stay: address space, no more.
-  if (any_[older] && plat::Discard(reinterpret_cast<Addr>(bits_[older]), sizeof bits_[older])) {
+  if (any_[older] &&
+      plat::Discard(reinterpret_cast<Addr>(bits_ + older * kWords), kWords * sizeof(uint64_t))) {
     StoreRelaxed(&any_[older], false);
   }
   StoreRelaxed(&newer_, older);
+}
+
+bool Blacklist::MakeWritable(size_t piece) {
+  if (bits_ == nullptr) return false;
+  if (!plat::Commit(reinterpret_cast<Addr>(bits_) + piece * kPiece, kPiece)) return false;
+  FetchOrAcqRel(&writable_, uint64_t{1} << piece);  // pairs: Writable
+  return true;
 }
 
 }  // namespace undergo::heap

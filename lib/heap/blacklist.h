@@ -8,6 +8,7 @@
 // pointer into a free slice, and the slice is left free. That costs address space, not memory.
 #pragma once
 
+#include "base/compiler.h"
 #include "heap/arena.h"
 
 namespace undergo::heap {
@@ -19,27 +20,46 @@ class Blacklist {
   void Begin();
   // Any thread, while marking.
   void Add(uint32_t slice) {
-    uint64_t* word = &bits_[LoadRelaxed(&newer_)][slice / 64];
+    uint32_t newer = LoadRelaxed(&newer_);
     uint64_t bit = uint64_t{1} << (slice % 64);
+    if (!Writable(newer, slice / 64)) return;
+    uint64_t* word = &bits_[newer * kWords + slice / 64];
     if ((LoadRelaxed(word) & bit) != 0) return;
     FetchOrAcqRel(word, bit);  // pairs: nothing, a hint
-    StoreRelaxed(&any_[LoadRelaxed(&newer_)], true);
+    StoreRelaxed(&any_[newer], true);
   }
   // Slices 64 * w and following that Add was called for since Begin; none: 0 for all w.
   uint64_t NewWord(uint32_t w) const {
     uint32_t newer = LoadRelaxed(&newer_);
-    return LoadRelaxed(&any_[newer]) ? LoadRelaxed(&bits_[newer][w]) : 0;
+    return LoadRelaxed(&any_[newer]) ? LoadRelaxed(&bits_[newer * kWords + w]) : 0;
   }
   bool any() const { return LoadRelaxed(&any_[0]) || LoadRelaxed(&any_[1]); }
   // Bits of slices 64 * w and following.
-  uint64_t Word(uint32_t w) const { return LoadRelaxed(&bits_[0][w]) | LoadRelaxed(&bits_[1][w]); }
+  uint64_t Word(uint32_t w) const {
+    return any() ? LoadRelaxed(&bits_[w]) | LoadRelaxed(&bits_[kWords + w]) : 0;
+  }
 
  private:
-  static constexpr size_t kWords = kMaxSlices / 64;
+  static constexpr size_t kWords = kMaxSlices / 64;  // of a half
+  static constexpr size_t kPiece = 64 * kKiB;
+  static constexpr size_t kPieces = 2 * kWords * sizeof(uint64_t) / kPiece;
+  static_assert(kPieces <= 64);
+
+  static size_t PieceOf(uint32_t half, size_t word) {
+    return (half * kWords + word) * sizeof(uint64_t) / kPiece;
+  }
+  bool Writable(uint32_t half, size_t word) {
+    return ((LoadAcquire(&writable_) >> PieceOf(half, word)) & 1) != 0 ||  // pairs: MakeWritable
+           MakeWritable(PieceOf(half, word));
+  }
+  UNDERGO_COLD bool MakeWritable(size_t piece);
+
   uint32_t newer_ = 0;  // atomic; written by Begin
   bool any_[2] = {};    // atomic; the half has bits
-  // Without memory until bits are set. Atomic.
-  alignas(kOsPageSize) uint64_t bits_[2][kWords] = {};
+  // Both halves, mapped by the first Begin. All of it can be read; what was never written cannot be
+  // written to, so that it is not charged where data is limited (RLIMIT_DATA). Atomic.
+  uint64_t* bits_ = nullptr;
+  uint64_t writable_ = 0;  // atomic; by piece
 };
 extern constinit Blacklist blacklist;
 

@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "plat/syscall.h"
+#include "plat/vm.h"
 #include "sync/mutex.h"
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -34,7 +35,9 @@ constexpr int kGuardInstall = 102;  // MADV_GUARD_INSTALL, MADV_GUARD_REMOVE
 constexpr int kGuardRemove = 103;
 constexpr size_t kGSize = AlignUp(sizeof(G), 64);
 
-constinit uint8_t blocks[kRangeSize >> kBlockShift] = {};  // slot shift of each block; 0: none
+// Slot shift of each block; 0: none. Mapped by the first one: a program without threads has none.
+constinit uint8_t* blocks = nullptr;
+constexpr size_t kBlocks = kRangeSize >> kBlockShift;
 constinit sync::Mutex lock;
 constinit Addr next_block = kRange;                // lock
 constinit Addr range_low = 0, range_high = 0;      // lock for writers, atomic
@@ -64,6 +67,11 @@ bool MapExactly(Addr at, size_t size) {
 // Maps a piece for slots of this size: a block, or one slot if that is larger. Under a limit of the
 // address space less: at the least one slot.
 bool Refill(uint32_t shift) {
+  if (blocks == nullptr) {
+    auto* fresh = static_cast<uint8_t*>(plat::MapPages(kBlocks));
+    if (fresh == nullptr) return false;
+    StoreRelease(&blocks, fresh);  // pairs: ShiftOf
+  }
   size_t slot = size_t{1} << shift;
   size_t piece = Max(slot, size_t{1} << kBlockShift);
   constexpr int kTries = 64;
@@ -143,10 +151,16 @@ bool SetGuard(G* g, size_t size) {
   return size == 0 || !plat::IsError(plat::Syscall(__NR_mprotect, low, size, PROT_NONE));
 }
 
+// Of the block around an address of the range.
+static uint32_t ShiftOf(Addr offset) {
+  const uint8_t* table = LoadAcquire(&blocks);                               // pairs: Refill
+  return table != nullptr ? LoadAcquire(&table[offset >> kBlockShift]) : 0;  // pairs: Refill
+}
+
 G* SlotOf(Addr thread, size_t block) {
   Addr offset = thread - kRange;
   if (offset >= kRangeSize) return nullptr;
-  uint32_t shift = LoadAcquire(&blocks[offset >> kBlockShift]);  // pairs: Refill
+  uint32_t shift = ShiftOf(offset);
   if (shift == 0) return nullptr;
   Addr slot = thread >> shift << shift;
   G* g = GOfSlot(slot, shift);
@@ -156,7 +170,7 @@ G* SlotOf(Addr thread, size_t block) {
 G* SlotAround(Addr at, Addr* end) {
   *end = at < kRange ? kRange : ~Addr{0};
   if (at - kRange >= kRangeSize) return nullptr;
-  uint32_t shift = LoadAcquire(&blocks[(at - kRange) >> kBlockShift]);  // pairs: Refill
+  uint32_t shift = ShiftOf(at - kRange);
   Addr unit = Addr{1} << (shift != 0 ? shift : kBlockShift);
   *end = AlignDown(at, unit) + unit;
   return shift != 0 ? GOfSlot(AlignDown(at, unit), shift) : nullptr;
