@@ -69,7 +69,7 @@ Test(options, empty_environment_leaves_the_defaults) {
   cr_expect(parsed.options.gomemlimit_bytes == INT64_MAX);
   cr_expect(parsed.options.gomaxprocs == 0);
   cr_expect(parsed.options.gc == GcMode::kOn);
-  cr_expect(parsed.options.sched);
+  cr_expect(not(parsed.options.sched));  // on trial
   cr_expect(parsed.options.badfree == BadFreeAction::kAbort);
   cr_expect(parsed.options.stats == StatsMode::kOff);
   cr_expect(parsed.options.thp == ThpMode::kAuto);
@@ -158,11 +158,11 @@ Test(options, godebug_refuses_what_is_malformed) {
 
 Test(options, every_key_of_undergo) {
   const Parsed parsed =
-      Parse({"UNDERGO=gc=quarantine,sched=off,badfree=ignore,stats=exit,"
+      Parse({"UNDERGO=gc=quarantine,sched=on,badfree=ignore,stats=exit,"
              "log=/tmp/a=b.log,purge=250ms,thp=always,stress=stop,tracking=snapshot"});
   cr_assert(parsed.ok, "%s", parsed.error.c_str());
   cr_expect(parsed.options.gc == GcMode::kQuarantine);
-  cr_expect(not(parsed.options.sched));
+  cr_expect(parsed.options.sched);
   cr_expect(parsed.options.badfree == BadFreeAction::kIgnore);
   cr_expect(parsed.options.stats == StatsMode::kExit);
   cr_expect(strcmp(parsed.options.log, "/tmp/a=b.log") == 0);
