@@ -34,7 +34,7 @@ struct SnapshotReport {
   uint64_t cpu_ns;          // taken by the copy, so far; atomic
   uint64_t missed_objects;  // gccheckmark: found by a second look only
   // Black-listed slices, as many as there is room for.
-  static constexpr uint32_t kMaxSlices = 256;
+  static constexpr uint32_t kMaxSlices = 32 * 1024;
   uint32_t slice_count;
   uint32_t slices[kMaxSlices];
 };

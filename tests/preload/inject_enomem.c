@@ -10,7 +10,7 @@
 // run: name=all_long pace=long 1000 100 all
 // run: name=mprotect_long pace=long 2000 50 mprotect
 // run: name=large_only_long pace=long 3000 40 large
-// timeout: 60
+// timeout: 180
 #include <pthread.h>
 #include <sys/wait.h>
 
