@@ -145,6 +145,11 @@ bool ThreadSyscall(long number, const long a[6], long* result) {
   auto id = static_cast<pid_t>(a[0]);
   switch (number) {
     case __NR_gettid: *result = posix::gettid(); return true;
+    // The word that the kernel clears at a kernel thread's end is libc's for the M.
+    case __NR_set_tid_address:
+      if (sched::Self() == nullptr) return false;
+      *result = posix::gettid();
+      return true;
     case __NR_prctl:
       *result = posix::prctl(static_cast<int>(a[0]), a[1], a[2], a[3], a[4]);
       return true;
