@@ -19,7 +19,7 @@ STATES = {
 }
 WAITS = [
     "", "sleep", "mutex", "condition variable", "semaphore", "rwlock", "barrier", "once", "join",
-    "futex", "IO read", "IO write", "poll", "signal", "preempted",
+    "futex", "IO read", "IO write", "poll", "signal",
 ]
 REGISTERS = ["rip", "rsp", "rbp", "rbx", "r12", "r13", "r14", "r15", "fs_base"]
 PTHREAD_TID = 720

@@ -45,7 +45,6 @@ enum class WaitReason : uint8_t {
   kIoWrite,
   kPoll,
   kSignal,
-  kPreempted,
   kCount,
 };
 
@@ -100,10 +99,9 @@ struct G {
   uint8_t slot_shift;  // log2 of the slot's bytes; 0: not in the stack range
   bool user_stack;     // the stack is the program's own
 
-  // --- end of the thread; see posix/thread.cc ---
-  uint32_t done;      // atomic; 1: result is there
+  // --- end of the thread; see sched/thread.cc ---
   uint32_t detached;  // atomic; 1: nobody joins; 2: somebody does
-  void* joiner;       // atomic; Waiter* of the thread in pthread_join, kDoneJoiner when it ended
+  void* joiner;       // atomic; Waiter* of the thread in pthread_join, Ended() when it is over
   void* (*start)(void*);
   void* arg;
   bool c11;  // start is a thrd_start_t
@@ -123,9 +121,8 @@ struct G {
   void* signals;        // their infos, oldest first; posix/signal_queue.cc, under its lock
   uint64_t waits_for;   // in sigwait for these; under the same lock
   uint32_t wait_pokes;  // signals sent to its M while it was; the same
-  void* wishes;      // atomic; posix/: what other threads want for its kernel thread; null: nothing
-  uint32_t preempt;  // atomic; 1: gives way at the next occasion
-  int policy;        // as set, for pthread_getattr_np
+  void* wishes;  // atomic; posix/: what other threads want for its kernel thread; null: nothing
+  int policy;    // as set, for pthread_getattr_np
   int priority;
   char name[16];      // as PR_SET_NAME; inherited
   uint64_t cpu_ns;    // used so far, without the current slice; written at switch

@@ -202,8 +202,8 @@ bool Yield(bool behind_all) {
 
 const char* NameOf(WaitReason why) {
   static constexpr const char* kNames[] = {
-      "",     "sleep", "mutex",   "condition variable", "semaphore", "rwlock", "barrier",  "once",
-      "join", "futex", "IO read", "IO write",           "poll",      "signal", "preempted"};
+      "",     "sleep", "mutex",   "condition variable", "semaphore", "rwlock", "barrier", "once",
+      "join", "futex", "IO read", "IO write",           "poll",      "signal"};
   static_assert(sizeof kNames / sizeof kNames[0] == static_cast<size_t>(WaitReason::kCount));
   return kNames[static_cast<size_t>(why)];
 }

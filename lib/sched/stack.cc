@@ -128,14 +128,6 @@ void GiveSlot(G* g) {
   free_slots[g->slot_shift] = g;
 }
 
-void GiveSlots(GQueue* gs) {
-  if (gs->head == nullptr) return;
-  sync::MutexLock hold(lock);
-  gs->tail->next = free_slots[gs->head->slot_shift];
-  free_slots[gs->head->slot_shift] = gs->head;
-  *gs = {};
-}
-
 bool SetGuard(G* g, size_t size) {
   Addr low = SlotBase(g);
   size_t old = g->guard_size;

@@ -26,8 +26,6 @@ uint32_t SlotShiftFor(size_t stack_size);
 G* TakeSlot(uint32_t shift);
 // The G's thread has ended and nobody will ask for it.
 void GiveSlot(G* g);
-// A batch of recycled ones of the same size, linked by next.
-void GiveSlots(GQueue* gs);
 
 // The slot's first byte.
 inline Addr SlotBase(const G* g) {

@@ -168,7 +168,6 @@ void Fill(G* g, const ThreadRequest& r) {
   g->wait_pokes = 0;
   g->alt_low = 0;
   g->mask_unsure = false;
-  g->preempt = 0;
   if (g->wishes != nullptr) heap::Free(g->wishes);
   g->wishes = nullptr;
   // As a kernel thread it would have its maker's name.
