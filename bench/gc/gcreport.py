@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns the collector's runs into tables, bars and the files of results."""
 
-import json
-import os
-import statistics
-import subprocess
-
+import driver
 import report
 from report import markdown_table, number, text_table, verdict
 
@@ -18,19 +14,11 @@ def quantile(values, part):
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else None
 
 
-class Summary:
-    def __init__(self, results, about):
-        self.results, self.about = results, about
-        self.rows = list(results["runs"])
-        present = {subject for by in results["runs"].values() for subject in by}
-        self.subjects = [s for s in ("undergo", "Go", "bdwgc", "bdwgc incremental") if s in present]
-
-    def median(self, row, subject, key):
-        """Of a figure of the run, or of a metric that it printed; None if nobody measured it."""
-        runs = self.results["runs"].get(row, {}).get(subject, [])
-        values = [run[key] if key in run else run["metrics"].get(key) for run in runs]
-        values = [value for value in values if value is not None]
-        return statistics.median(values) if values else None
+class Summary(driver.Summary):
+    NAME, TITLE = "gc", "Benchmarks of the collector"
+    NOTE = "; stops of all rounds together"
+    SUBJECTS = ("undergo", "Go", "bdwgc", "bdwgc incremental")
+    BAR_KEYS = ("figure", "value", "must", "aim", "unit", "go", "bdwgc")
 
     def behaved_ratios(self, key):
         ratios = {}
@@ -135,10 +123,7 @@ class Summary:
     def metrics_table(self, layout):
         table = [["program", "figure"] + self.subjects]
         for row in self.rows:
-            names = []
-            for runs in self.results["runs"][row].values():
-                names += [name for name in runs[0]["metrics"] if name not in names]
-            for name in names:
+            for name in self.metric_names(row):
                 table.append([row, name.replace("_", " ")] + [
                     number(self.median(row, subject, name), 3) for subject in self.subjects])
         return layout(table)
@@ -166,14 +151,7 @@ class Summary:
         return "\n\n".join(parts + [self.bars_table(text_table)])
 
     def markdown(self):
-        out = ["# Benchmarks of the collector", "",
-               "Made by `make bench-gc`; what each row is: `bench/README.md`. Medians of %d "
-               "interleaved rounds; stops of all rounds together." % self.results["rounds"], "",
-               "| machine | |", "|---|---|"]
-        out += ["| %s | %s |" % item for item in self.results["machine"].items()]
-        for entry in self.results["wrong"]:
-            out += ["", "**WRONG: %(row)s under %(subject)s: %(message)s**" % entry]
-        out += ["", "## Bars", "", self.bars_table(markdown_table)]
+        out = self.head()
         if self.rows:
             out += ["", "## Programs", ""]
             out += ["* **%s**: %s" % (row, self.about[row]) for row in self.rows]
@@ -189,8 +167,8 @@ class Summary:
                     self.behaved_table(markdown_table)]
         return "\n".join(out) + "\n"
 
-    def chart(self, folder):
-        """Longest and p99 stops, and wall time, by program; returns an error text or ''."""
+    def chart_script(self, path):
+        """Longest and p99 stops, and memory, by program."""
         if not self.rows:
             return ""
         blocks, plots = [], {}
@@ -206,31 +184,16 @@ class Summary:
             plots[name] = ", ".join("$%s using %d%s title '%s' lc rgb '%s'"
                                     % (name, i + 2, ":xtic(1)" if i == 0 else "", s, COLOURS[s])
                                     for i, s in enumerate(self.subjects))
-        script = "".join(blocks) + CHART % dict(plots, svg=os.path.join(folder, "gc.svg"))
-        try:
-            done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True,
-                                  check=False)
-        except FileNotFoundError:
-            return "gnuplot is not installed, so there is no chart"
-        return done.stderr.strip()
+        return "".join(blocks) + CHART % dict(plots, svg=path)
 
     def stops(self, row, subject):
         return self.results["stops"].get(row, {}).get(subject, [])
 
-    def write(self, folder):
-        """Writes gc.md, gc.json and gc.svg."""
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, "gc.md"), "w", encoding="utf-8") as file:
-            file.write(self.markdown())
-        keys = ("figure", "value", "must", "aim", "unit", "go", "bdwgc")
-        derived = {"bars": [dict(zip(keys, bar)) for bar in self.bars()]}
+    def results_json(self):
         stops = {row: {who: {"count": len(v), "p50": quantile(v, 0.5), "p99": quantile(v, 0.99),
                              "p999": quantile(v, 0.999), "max": quantile(v, 1)}
                        for who, v in by.items()} for row, by in self.results["stops"].items()}
-        with open(os.path.join(folder, "gc.json"), "w", encoding="utf-8") as file:
-            json.dump({**self.results, "stops": stops, **derived}, file, indent=1)
-            file.write("\n")
-        return self.chart(folder)
+        return {**super().results_json(), "stops": stops}
 
 
 COLOURS = {"undergo": "#3367d6", "Go": "#00acd7", "bdwgc": "#f2b33d",

@@ -4,11 +4,9 @@
 them goroutines, in interleaved rounds. Writes bench/results/sched.{md,json,svg}; see
 bench/README.md."""
 
-import argparse
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,12 +17,12 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), os.path.join(HERE, "..", "..", "scripts")]
 
+import driver
 import gctrace
 import run as allocator_bench
 import runner
 import schedreport
 
-LIMIT_SECONDS = 300
 SUBJECTS = ("NPTL", "undergo", "Go")
 LOOPBACK = "127.0.0.1"
 
@@ -87,71 +85,46 @@ ROWS = (
 )
 
 
-def say(text):
-    sys.stderr.write("bench: %s\n" % text)
-    sys.stderr.flush()
+class Session(driver.Session):
+    NAME = "sched"
+    SUFFIX = {"Go": "-go"}
+    FAILURES = (runner.Failed, gctrace.BadLine, KeyError, OSError)
 
-
-class Session:
     def __init__(self, args):
-        self.quick = args.quick
-        self.build = os.path.abspath(args.build)
-        self.bin = os.path.join(self.build, "bench")
-        self.data = os.path.join(self.bin, "data")
-        self.library = os.path.join(self.build, "libundergo.so")
+        super().__init__(args)
         self.undergo_env = args.undergo_env
-        os.makedirs(self.data, exist_ok=True)
-        self.results = {"quick": args.quick, "rounds": args.rounds, "runs": {}, "wrong": []}
-        self.checksums = {}
 
-    def environment(self, subject, extra=None):
-        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
+    headline = staticmethod(schedreport.headline)
+
+    def environment(self, subject="NPTL"):
+        env = super().environment()
         if subject == "undergo":
             env["LD_PRELOAD"] = self.library
             if self.undergo_env:
                 env["UNDERGO"] = self.undergo_env
-        env.update(extra or {})
         return env
 
-    def program(self, row, subject):
-        return os.path.join(self.bin, "sched", row.program + ("-go" if subject == "Go" else ""))
-
-    def missing(self, row, subject):
+    def takes_part(self, row, subject):
+        if subject not in row.subjects:
+            return False
         if row.method in ("run_program", "run_echo"):
-            return not os.path.exists(self.program(row, subject))
+            return super().takes_part(row, subject)
         needed = {"run_memcached": ["memcached"],
                   "run_mariadb": ["mariadbd", "mariadb-install-db", "mysqlslap"]}[row.method]
-        return any(shutil.which(name) is None for name in needed)
+        return all(shutil.which(name) for name in needed)
 
-    def arguments(self, row):
-        return row.quick if self.quick else row.arguments
+    def run_row(self, row, subject):
+        return getattr(self, row.method)(row, subject)
 
     def run_program(self, row, subject):
-        result = os.path.join(self.data, "measured-sched-%d" % os.getpid())
-        extra = {}
-        if row.program == "stop" and subject != "NPTL":
-            extra["GODEBUG"] = "gctrace=1"
-        env = self.environment(subject, extra)
-        command = [os.path.join(self.bin, "measure"), result, env.pop("LD_PRELOAD", ""),
-                   self.program(row, subject), *self.arguments(row)]
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   start_new_session=True)
-        try:
-            out, err = process.communicate(timeout=LIMIT_SECONDS)
-        except BaseException as reason:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            if isinstance(reason, subprocess.TimeoutExpired):
-                raise runner.Failed("no end after %d s" % LIMIT_SECONDS) from None
-            raise
-        figures = runner.read_figures(result, err)
-        figures["metrics"], checksum = read_metrics(out)
-        if checksum and checksum != self.checksums.setdefault(row.name, checksum):
-            raise runner.Failed("another result than the first program's")
-        if "GODEBUG" in extra:
-            cycles = [fields for kind, fields
-                      in gctrace.parse(err.decode("utf-8", "replace").splitlines(True))
+        env = self.environment(subject)
+        env.pop("LD_PRELOAD", None)  # the launcher that measures sets it
+        traced = row.program == "stop" and subject != "NPTL"
+        if traced:
+            env["GODEBUG"] = "gctrace=1"
+        figures, err = self.measure(row, subject, env)
+        if traced:
+            cycles = [fields for kind, fields in gctrace.parse(err.splitlines(True))
                       if kind == "gc"]
             if not cycles:
                 raise runner.Failed("no collection in the trace")
@@ -162,20 +135,20 @@ class Session:
     def load(self, kind, port, connections, seconds, while_connected=None):
         """The load program against a server; returns its metrics."""
         process = subprocess.Popen([os.path.join(self.bin, "sched", "load"), kind, str(port),
-                                    str(connections), str(seconds)], env=self.environment("NPTL"),
+                                    str(connections), str(seconds)], env=self.environment(),
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             first = process.stdout.readline()
             if first == b"connected\n" and while_connected:
                 time.sleep(float(seconds) / 2)
                 while_connected()
-            out, err = process.communicate(timeout=LIMIT_SECONDS)
+            out, err = process.communicate(timeout=self.LIMIT_SECONDS)
         finally:
             process.kill()
             process.wait()
         if process.returncode != 0:
             raise runner.Failed("load: " + runner.shorten(err))
-        return read_metrics(out)[0]
+        return driver.read_metrics(out)[0]
 
     def run_echo(self, row, subject):
         connections, seconds = self.arguments(row)
@@ -238,8 +211,8 @@ class Session:
                  "--concurrency=64", "--iterations=1", "--auto-generate-sql",
                  "--auto-generate-sql-load-type=mixed", "--auto-generate-sql-write-number=500",
                  "--number-of-queries=" + self.arguments(row)[0]],
-                env=self.environment("NPTL"), capture_output=True, text=True,
-                timeout=LIMIT_SECONDS, check=False)
+                env=self.environment(), capture_output=True, text=True,
+                timeout=self.LIMIT_SECONDS, check=False)
             found = re.search(r"Average number of seconds[^:]*: ([\d.]+)", slap.stdout)
             if slap.returncode != 0 or not found:
                 raise runner.Failed("mysqlslap: " + (slap.stderr or slap.stdout)[-300:])
@@ -263,7 +236,7 @@ class Session:
             done = subprocess.run(
                 ["mariadb-install-db", "--no-defaults", "--user=root", "--datadir=" + database,
                  "--auth-root-authentication-method=normal", "--skip-test-db"],
-                env=self.environment("NPTL"), capture_output=True, check=False)
+                env=self.environment(), capture_output=True, check=False)
             if done.returncode != 0:
                 raise runner.Failed("mariadb-install-db: " + runner.shorten(done.stdout))
         return database
@@ -274,54 +247,12 @@ class Session:
                 raise runner.Failed("mariadbd ended at once: "
                                     + runner.shorten(server.stderr.read()))
             ping = subprocess.run(["mariadb-admin", "--no-defaults", "--socket=" + path,
-                                   "--user=root", "ping"], env=self.environment("NPTL"),
+                                   "--user=root", "ping"], env=self.environment(),
                                   capture_output=True, check=False)
             if ping.returncode == 0:
                 return
             time.sleep(0.05)
         raise runner.Failed("mariadbd does not answer")
-
-    def warm_up(self, kilobytes):
-        """As in the allocator's benchmark: the host backs memory before it is measured."""
-        megabytes = min(kilobytes // 1024 + 64, allocator_bench.available_megabytes() // 2)
-        subprocess.run([os.path.join(self.bin, "warm"), str(megabytes)], check=False)
-
-    def run_rows(self, rows, subjects):
-        peak = {}
-        for number in range(self.results["rounds"]):
-            for position, row in enumerate(rows):
-                mine = [s for s in subjects if s in row.subjects and not self.missing(row, s)]
-                if not mine:
-                    say("%s is left out: what it runs is not installed" % row.name)
-                    continue
-                shift = (number + position) % len(mine)
-                line = []
-                for subject in mine[shift:] + mine[:shift]:
-                    self.warm_up(peak.get(row.name, 0))
-                    try:
-                        figures = getattr(self, row.method)(row, subject)
-                    except (runner.Failed, gctrace.BadLine, KeyError, OSError) as failure:
-                        say("WRONG: %s under %s: %s" % (row.name, subject, failure))
-                        self.results["wrong"].append({"row": row.name, "subject": subject,
-                                                      "message": str(failure)})
-                        continue
-                    peak[row.name] = max(peak.get(row.name, 0), figures["rss_kb"])
-                    self.results["runs"].setdefault(row.name, {}).setdefault(
-                        subject, []).append(figures)
-                    line.append("%s %s" % (subject, schedreport.headline(figures)))
-                say("round %d/%d %-22s %s" % (number + 1, self.results["rounds"], row.name,
-                                              "; ".join(line)))
-
-
-def read_metrics(out):
-    metrics, checksum = {}, ""
-    for line in out.decode().splitlines():
-        words = line.split()
-        if words[0] == "metric":
-            metrics[words[1]] = float(words[2])
-        elif words[0] == "checksum":
-            checksum = words[1]
-    return metrics, checksum
 
 
 def memory_of(pid):
@@ -353,78 +284,23 @@ def wait_for_port(server, port):
     raise runner.Failed("the server does not listen")
 
 
-def describe_machine(args):
-    class Inputs:
-        quick, undergo_env = args.quick, args.undergo_env or "(default)"
-    machine = allocator_bench.describe_machine(Inputs, [])
-    machine["undergo"] = "UNDERGO=" + args.undergo_env if args.undergo_env else "default settings"
-    go = shutil.which("go")
-    machine["Go"] = (subprocess.run([go, "version"], capture_output=True, text=True, check=False)
-                     .stdout.split()[2] if go else "not installed")
+def main():
+    options = driver.Options(__doc__, [row.name for row in ROWS], SUBJECTS, "sched", "switches")
+    options.add_argument("--undergo-env", default="", metavar="KEY=VALUE,...",
+                         help="value of UNDERGO for undergo's runs (default: none)")
+    args = options.read()
+    session = Session(args)
+    machine = driver.describe_machine(
+        args, args.undergo_env or "(default)",
+        "UNDERGO=" + args.undergo_env if args.undergo_env else "default settings")
     for name in ("kernel/pid_max", "kernel/threads-max", "vm/max_map_count"):
         machine[name.replace("/", ".")] = allocator_bench.first_match(
             r"^(\d+)", "/proc/sys/" + name)
-    return machine
-
-
-def parse_arguments():
-    parser = allocator_bench.Parser(description=__doc__)
-    parser.add_argument("--build", default="build", help="build directory (default: build)")
-    parser.add_argument("--rounds", type=int, help="rounds (default: 3, with --quick 1)")
-    parser.add_argument("--quick", action="store_true", help="smaller inputs, one round")
-    parser.add_argument("--only", default="", metavar="NAME;...",
-                        help="only these, separated by ';', of: %s"
-                             % "; ".join(row.name for row in ROWS))
-    parser.add_argument("--subjects", default=",".join(SUBJECTS), metavar="NAME,...",
-                        help="of %s" % ", ".join(SUBJECTS))
-    parser.add_argument("--undergo-env", default="", metavar="KEY=VALUE,...",
-                        help="value of UNDERGO for undergo's runs (default: none)")
-    parser.add_argument("--output", metavar="DIR",
-                        help="folder for results (default: bench/results for a full run, else "
-                             "BUILD/bench/results)")
-    args = parser.parse_args()
-    if args.rounds is None:
-        args.rounds = 1 if args.quick else 3
-    if args.rounds < 1:
-        parser.error("--rounds %d: accepted is a number from 1" % args.rounds)
-    names = [row.name for row in ROWS]
-    args.chosen = args.only.split(";") if args.only else names
-    for name in args.chosen:
-        if name not in names:
-            parser.error("--only '%s': accepted are %s" % (name, "; ".join(names)))
-    args.subjects = tuple(args.subjects.split(","))
-    for name in args.subjects:
-        if name not in SUBJECTS:
-            parser.error("--subjects '%s': accepted are %s" % (name, ", ".join(SUBJECTS)))
-    if not os.path.exists(os.path.join(args.build, "bench", "sched", "switches")):
-        parser.error("--build '%s': run `make bench-sched-build` first" % args.build)
-    return args
-
-
-def main():
-    args = parse_arguments()
-    session = Session(args)
-    session.results["machine"] = describe_machine(args)
-    full = not args.quick and not args.only and args.subjects == SUBJECTS
-    folder = args.output or ("bench/results" if full
-                             else os.path.join(args.build, "bench", "results"))
-    interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, too
-    try:
-        session.run_rows([row for row in ROWS if row.name in args.chosen], args.subjects)
-    except KeyboardInterrupt:
-        interrupted = True
-    summary = schedreport.Summary(session.results, {row.name: row.about for row in ROWS})
-    problem = summary.write(folder)
-    if problem:
-        say(problem)
-    print(summary.text())
-    for entry in session.results["wrong"]:
-        print("WRONG: %(row)s under %(subject)s: %(message)s" % entry)
-    say("results are in %s" % folder)
-    if interrupted:
-        return 130
-    return 1 if session.results["wrong"] else 0
+    session.results["machine"] = machine
+    rows = [row for row in ROWS if row.name in args.chosen]
+    return driver.execute(
+        args, session, [lambda: session.run_rows(rows, args.subjects)],
+        lambda results: schedreport.Summary(results, {row.name: row.about for row in ROWS}))
 
 
 if __name__ == "__main__":

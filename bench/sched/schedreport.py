@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns the scheduler's runs into tables, bars and the files of results."""
 
-import json
 import os
-import statistics
-import subprocess
 
+import driver
 from report import markdown_table, number, text_table, verdict
 
 LIVE = 1000000
@@ -35,19 +33,10 @@ def scaled(values, scale):
     return [times(value, scale) for value in values]
 
 
-class Summary:
-    def __init__(self, results, about):
-        self.results, self.about = results, about
-        self.rows = list(results["runs"])
-        present = {subject for by in results["runs"].values() for subject in by}
-        self.subjects = [s for s in ("NPTL", "undergo", "Go") if s in present]
-
-    def median(self, row, subject, key):
-        """Of a figure of the run, or of a metric that it printed; None if nobody measured it."""
-        runs = self.results["runs"].get(row, {}).get(subject, [])
-        values = [run["metrics"].get(key, run.get(key)) for run in runs]
-        values = [value for value in values if value is not None]
-        return statistics.median(values) if values else None
+class Summary(driver.Summary):
+    NAME, TITLE, NOTE = "sched", "Benchmarks of the scheduler", ""
+    SUBJECTS = ("NPTL", "undergo", "Go")
+    BAR_KEYS = ("figure", "unit", "must", "aim", "undergo", "nptl", "go", "more_is_better")
 
     def of(self, row, key, scale=1):
         """undergo, NPTL, Go."""
@@ -111,10 +100,7 @@ class Summary:
     def metrics_table(self, layout):
         table = [["workload", "figure"] + self.subjects + ["undergo / NPTL"]]
         for row in self.rows:
-            names = []
-            for runs in self.results["runs"][row].values():
-                names += [name for name in runs[0]["metrics"] if name not in names]
-            for name in names + ["cpu_s", "rss_kb"]:
+            for name in self.metric_names(row) + ["cpu_s", "rss_kb"]:
                 values = {s: self.median(row, s, name) for s in self.subjects}
                 table.append([row, name.replace("_", " ")]
                              + [number(values[s], 3) for s in self.subjects]
@@ -125,19 +111,13 @@ class Summary:
         return "\n\n".join([self.metrics_table(text_table), self.bars_table(text_table)])
 
     def markdown(self):
-        out = ["# Benchmarks of the scheduler", "",
-               "Made by `make bench-sched`; what each row is: `bench/README.md`. Medians of %d "
-               "interleaved rounds." % self.results["rounds"], "", "| machine | |", "|---|---|"]
-        out += ["| %s | %s |" % item for item in self.results["machine"].items()]
-        for entry in self.results["wrong"]:
-            out += ["", "**WRONG: %(row)s under %(subject)s: %(message)s**" % entry]
-        out += ["", "## Bars", "", self.bars_table(markdown_table), "", "## Workloads", ""]
+        out = self.head() + ["", "## Workloads", ""]
         out += ["* **%s**: %s" % (row, self.about[row]) for row in self.rows]
         out += ["", "## Figures", "", self.metrics_table(markdown_table)]
         return "\n".join(out) + "\n"
 
-    def chart(self, folder):
-        """NPTL and Go over undergo, by workload; returns an error text or ''."""
+    def chart_script(self, path):
+        """NPTL and Go over undergo, by workload; '' when there is nothing to compare."""
         lines = ["row NPTL Go"]
         for row in self.rows:
             key = next((name for name, _ in HEADLINES
@@ -153,26 +133,7 @@ class Summary:
                 lines.append('"%s" %s' % (row, " ".join(cells)))
         if len(lines) == 1:
             return ""
-        script = "$data << END\n%s\nEND\n" % "\n".join(lines) + CHART % {
-            "svg": os.path.join(folder, "sched.svg")}
-        try:
-            done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True,
-                                  check=False)
-        except FileNotFoundError:
-            return "gnuplot is not installed, so there is no chart"
-        return done.stderr.strip()
-
-    def write(self, folder):
-        """Writes sched.md, sched.json and sched.svg."""
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, "sched.md"), "w", encoding="utf-8") as file:
-            file.write(self.markdown())
-        keys = ("figure", "unit", "must", "aim", "undergo", "nptl", "go", "more_is_better")
-        derived = {"bars": [dict(zip(keys, bar)) for bar in self.bars()]}
-        with open(os.path.join(folder, "sched.json"), "w", encoding="utf-8") as file:
-            json.dump({**self.results, **derived}, file, indent=1)
-            file.write("\n")
-        return self.chart(folder)
+        return "$data << END\n%s\nEND\n" % "\n".join(lines) + CHART % {"svg": path}
 
 
 CHART = """

@@ -20,6 +20,8 @@ extern "C" {
 #define UNDERGO_WEAK __attribute__((weak, visibility("default")))
 
 #define UNDERGO_STATS_CLASSES 80
+#define UNDERGO_STATS_PAUSES 256
+#define UNDERGO_PAUSE_BUCKETS 160
 
 /* Objects of one size class. */
 struct undergo_class_stats {
@@ -37,7 +39,7 @@ struct undergo_class_stats {
 struct undergo_stats {
   uint64_t alloc;           /* live objects (same as heap_alloc) */
   uint64_t total_alloc;     /* all objects so far, freed ones included */
-  uint64_t sys;             /* heap_sys + metadata_sys */
+  uint64_t sys;             /* heap_sys + metadata_sys + gc_sys */
   uint64_t mallocs;         /* objects handed out so far */
   uint64_t frees;           /* objects freed so far; mallocs - frees are live */
   uint64_t heap_alloc;      /* live objects */
@@ -66,6 +68,18 @@ struct undergo_stats {
   uint64_t gc_probation_bytes;
   uint64_t gc_resurrected;       /* reachable again while on probation */
   uint64_t gc_hidden_frees;      /* freed by the program although nothing pointed to them */
+  uint64_t enable_gc;            /* 1 while the collector is on */
+  double gc_cpu_fraction;        /* of all CPUs since the start, by the collector */
+  uint64_t gc_sys;               /* marks and tables of the collector; address space in use */
+  /* Threads that the scheduler runs: address space of all stacks so far, and of those in use. */
+  uint64_t stack_sys;
+  uint64_t stack_inuse;
+  /*
+   * Of the last cycles, each in its place of a ring, the last one at
+   * (num_gc + UNDERGO_STATS_PAUSES - 1) % UNDERGO_STATS_PAUSES.
+   */
+  uint64_t pause_ns[UNDERGO_STATS_PAUSES];  /* the world was stopped so long in this cycle */
+  uint64_t pause_end[UNDERGO_STATS_PAUSES]; /* its end, in nanoseconds since 1970 */
 };
 
 /*
@@ -74,6 +88,30 @@ struct undergo_stats {
  * Returns 0, or -1 when out is null.
  */
 UNDERGO_WEAK int undergo_read_stats(struct undergo_stats *out, size_t size);
+
+/*
+ * How long the world was stopped for collections, as Go's metrics /sched/pauses/stopping/gc:seconds
+ * and /sched/pauses/total/gc:seconds: stops by their length, since the start of the process. Stops
+ * that were given up count, too.
+ */
+struct undergo_pauses {
+  uint64_t stopping[UNDERGO_PAUSE_BUCKETS]; /* from the decision until all threads stood still */
+  uint64_t total[UNDERGO_PAUSE_BUCKETS];    /* from the decision until they were let go */
+};
+
+/*
+ * The shortest time in bucket i, in nanoseconds; the bucket ends where the next one begins, the
+ * last one is open. Four buckets of 128 ns up to 512 ns, then four equal ones for each doubling.
+ */
+static inline uint64_t undergo_pause_bucket_ns(unsigned i) {
+  return i < 4 ? (uint64_t)i * 128 : (uint64_t)(4 + i % 4) << (i / 4 + 6);
+}
+
+/*
+ * Fills the first `size` bytes of *out; takes no lock, costs a microsecond. Returns 0, or -1 when
+ * out is null.
+ */
+UNDERGO_WEAK int undergo_read_pauses(struct undergo_pauses *out, size_t size);
 
 /*
  * Runs a whole collection that begins after the call, with its sweep, and waits for it. Objects that

@@ -26,6 +26,7 @@
 #include "sched/fork.h"
 #include "sched/preempt.h"
 #include "sched/procs.h"
+#include "sched/sysmon.h"
 #include "sched/thread.h"
 #include "sched/trace.h"
 
@@ -156,6 +157,7 @@ void Start(int, char**, char** envp) {
   if (options.gomaxprocs <= 0 && options.godebug.updatemaxprocs > 0) sched::ConfigureProcs(Procs);
   sched::ConfigureTrace(static_cast<uint64_t>(Max(options.godebug.schedtrace, 0)) * 1'000'000,
                         options.godebug.scheddetail > 0);
+  if (gc::IsOn()) sched::clock_hook = gc::CheckTimer;
   sched::preempt_by_signal = options.godebug.asyncpreemptoff <= 0;
 }
 

@@ -18,6 +18,7 @@
 #include "gc/cycle.h"
 #include "gc/limiter.h"
 #include "gc/pacer.h"
+#include "gc/pauses.h"
 #include "gc/report.h"
 #include "gc/trace.h"
 #include "heap/mheap.h"
@@ -309,6 +310,18 @@ void SweepAll() {
   StoreRelease(&heap::gc_heap.unswept, false);  // pairs: NeedsSweep
 }
 
+// With gcstoptheworld=2 in a stop of its own.
+void SweepByMode() {
+  if (c.config.stop_the_world < 2) return SweepAll();
+  uint64_t began = plat::NowNs();
+  bool stopped = world::StopTheWorld(kSweepStopNs) == world::StopResult::kStopped;
+  pauses.stopping.Add(plat::NowNs() - began);
+  SweepAll();
+  if (!stopped) return;
+  pauses.total.Add(plat::NowNs() - began);
+  world::StartTheWorld();
+}
+
 void PrepareSweep() {
   uint64_t goal = c.pacer.Goal(Sizes());
   uint64_t budget = goal == kNoGoal ? LiveBytes() / 16 : goal / 32;
@@ -437,7 +450,6 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   uint64_t pause = t.stopped_ns;
   c.stats.cycles++;
   if (c.forced) c.stats.forced_cycles++;
-  c.stats.last_pause_ns = pause;
   c.stats.pause_total_ns += pause;
   c.stats.max_pause_ns = Max(c.stats.max_pause_ns, Max(t.stop1_ns, t.stop2_ns));
   c.stats.marked = marked;
@@ -519,10 +531,7 @@ void RunCycle(uint32_t why) {
     FetchAddRelaxed(&heap::gc_heap.live_bytes, c.assist_marked);
     EndCycle(live, goal);
     PrepareSweep();
-    bool stopped = c.config.stop_the_world > 1 &&
-                   world::StopTheWorld(kSweepStopNs) == world::StopResult::kStopped;
-    SweepAll();
-    if (stopped) world::StartTheWorld();
+    SweepByMode();
     NoticeLeaks();
     c.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();
@@ -541,6 +550,7 @@ void RunCycle(uint32_t why) {
   c.limiter.FinishTransition(end);
   StoreRelaxed(&c.last_gc_ns, plat::NowNs());
   c.stats.last_end_ns = plat::NowNs(CLOCK_REALTIME);
+  if (done) pauses.cycles.Set(c.stats.cycles, c.cycle.times().stopped_ns, c.stats.last_end_ns);
   StoreRelaxed(&c.busy, 0u);
   FetchAddAcqRel(&c.finished, 1u);  // pairs: Collect
   plat::FutexWake(&c.finished, INT32_MAX);
@@ -753,6 +763,14 @@ void ReadStats(CollectorStats* out) {
   out->live = LiveBytes();
   out->trigger = LoadRelaxed(&c.trigger);
   out->goal = c.pacer.Goal(Sizes());
+  out->enabled = LoadRelaxed(&c.on) != 0;
+  out->memory = c.cycle.MemorySize();
+  if (c.stats.cycles != 0) {
+    out->memory += (HeapNow().committed_bytes >> heap::kSliceShift) * heap::kMarkStride;
+  }
+  if (LoadAcquire(&c.assistants) != nullptr) {  // pairs: PrepareAssistants
+    out->memory += kAssistants * sizeof(Marker);
+  }
   out->sweep = heap::sweep_counts;
 }
 
@@ -800,6 +818,21 @@ void BeforeFilter(const FilterVerdict& verdict) {
 }
 
 void AfterUserfaultfd() { c.cycle.EndUserfaultfd(); }
+
+bool BeforeExec() {
+  // No cycle, no copy.
+  if (LoadRelaxed(&c.on) == 0 || world::WhoseMemory() != world::Whose::kOurs) return false;
+  c.cycle.BeginExec();
+  return true;
+}
+
+void AfterExec() { c.cycle.EndExec(); }
+
+void CheckTimer(uint64_t now) {
+  if (LoadRelaxed(&c.on) == 0 || LoadRelaxed(&c.busy) != 0) return;
+  auto last = static_cast<int64_t>(LoadRelaxed(&c.last_gc_ns));
+  if (c.pacer.TimedGcDue(static_cast<int64_t>(now), last)) RequestCycle(kTimed);
+}
 
 void AfterForkInChild() {
   // What was found so far is the parent's.

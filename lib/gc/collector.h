@@ -43,12 +43,13 @@ void ReportAtExit();
 
 struct CollectorStats {
   uint32_t cycles, forced_cycles, abandoned_cycles;
+  bool enabled;
   uint64_t pause_total_ns;
-  uint64_t last_pause_ns;
   uint64_t max_pause_ns;
   uint64_t last_end_ns;  // CLOCK_REALTIME of the end of the last cycle
   uint64_t goal, trigger, live, marked;
-  double cpu_fraction;
+  double cpu_fraction;  // of all CPUs, since the process began
+  uint64_t memory;      // bytes of marks and of the collector's own tables, by address space in use
   heap::SweepCounts sweep;
 };
 void ReadStats(CollectorStats* out);
@@ -61,6 +62,15 @@ void AfterUserfaultfd();
 // A filter of system calls is about to be installed (gc/filter.h). Where it would kill for calls of
 // ours, the collector ends, or does without them, before this returns.
 void BeforeFilter(const FilterVerdict& verdict);
+
+// Around exec: false in another process that shares the memory (a child of vfork), where nothing is
+// to be done; else AfterExec must follow if the call fails. Safe in signal handlers.
+bool BeforeExec();
+void AfterExec();
+
+// By the clock, from a thread of the library that lives: requests the cycle that is due two minutes
+// after the last one. `now` is CLOCK_MONOTONIC in ns.
+void CheckTimer(uint64_t now);
 
 // After fork, in the child.
 void AfterForkInChild();

@@ -58,6 +58,10 @@ class Cycle {
   // Around the call by which the program opens a userfaultfd of its own. Any thread.
   void BeginUserfaultfd();
   void EndUserfaultfd();
+  // Around a call that starts another program in the place of this one: no copy of the process is
+  // left to it. Any thread, signal handlers too. EndExec comes when the call has failed.
+  void BeginExec();
+  void EndExec() { FetchAddAcqRel(&execs_, ~0u); }  // pairs: TakeSnapshot
   // Gives up what is registered with ours, for the program's. Not while Run does anything.
   void YieldUserfaultfd() {
     if (ProgramUsesUserfaultfd()) tracker_.Close();
@@ -66,6 +70,8 @@ class Cycle {
   MarkCounts counts() const;
   void SetCheckMark(bool on) { check_mark_ = on; }
   void StopGang() { gang_.Stop(); }
+  // Bytes of its own tables.
+  size_t MemorySize() const { return storage_ != nullptr ? sizeof(Storage) : 0; }
   WorkPool& pool() { return pool_; }
   const ScanTarget& target() const { return target_; }
   // Called in the first stop, when objects begin to be born black.
@@ -135,6 +141,7 @@ class Cycle {
   bool TrackGrowth();
   bool CollectDirty(uint64_t* pages);
   bool RescanRoots();
+  bool RescanKernel();
   void Flip();
   void SetFinishing(bool on);
   void SetEnded();
@@ -146,6 +153,7 @@ class Cycle {
   bool TakeSnapshot();
   bool ReadLiveRoots();
   void MarkCopy();
+  void RemoveCopy(bool kill);
   void ReadFrozenRoots();
   bool AwaitCopy(ThrottleHook throttle);
 
@@ -161,7 +169,8 @@ class Cycle {
   FilterVerdict filter_;              // what the program's filters would do
   bool filter_tried_ = false;         // one that was inherited was tried out
   Snapshot snapshot_;                 // mapped during a cycle
-  long copy_ = 0;                     // process id; 0: none
+  long copy_ = 0;                     // atomic; process id, 0: none. Written by the coordinator
+  uint32_t execs_ = 0;                // atomic; calls of exec under way
   WordList live_words_;               // that a copy would not see
   MarkCounts snapshot_counts_ = {};   // of the copy
   RootList roots_;

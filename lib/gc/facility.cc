@@ -234,6 +234,7 @@ void Cycle::AfterForkInChild() {
   gang_.AfterForkInChild();
   finishing_ = 0;
   copy_ = 0;  // a child of the parent
+  execs_ = 0;
   userfaultfd_pending_ = 0;
   snapshot_.Unmap();
   pool_.ResetAfterForkInChild();

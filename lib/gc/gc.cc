@@ -39,6 +39,8 @@
 #include "base/fmt.h"
 #include "gc/cycle.h"
 #include "gc/kernel_roots.h"
+#include "gc/kernel_words.h"
+#include "gc/pauses.h"
 #include "heap/blacklist.h"
 #include "heap/pin.h"
 #include "heap/registry.h"
@@ -52,10 +54,21 @@
 
 namespace undergo::gc {
 
+constinit Pauses pauses;
+constinit KernelWords kernel_words;
+
+// A thread that comes here before the first stop and hands the word over after it comes again.
+bool NoteKernelWord(const void* at) {
+  if (!LoadRelaxed(&heap::gc_heap.marking)) return false;
+  uint64_t word;
+  if (plat::SafeRead(reinterpret_cast<Addr>(at), &word, sizeof word)) kernel_words.Add(word);
+  return true;
+}
+
 namespace {
 
 constexpr uint64_t kStopWaitNs = 10'000'000;  // for the answers of all threads
-constexpr uint32_t kStopTries = 6;  // on a machine with too much to do the first often fail
+constexpr uint32_t kStopTries = 6;         // on a machine with too much to do the first often fail
 constexpr uint64_t kStopWorkNs = 300'000;  // in stop 2, before it is taken back
 constexpr uint64_t kBreakNs = 200'000;     // between two slices of work
 constexpr uint32_t kMaxRetries = 20;
@@ -334,7 +347,13 @@ void Cycle::Flip() {
 bool Cycle::StopWorld() {
   for (uint32_t i = 0; i < kStopTries; ++i) {
     stop_began_ = plat::NowNs();
-    if (world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped) return true;
+    bool stopped = world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped;
+    uint64_t took = plat::NowNs() - stop_began_;
+    pauses.stopping.Add(took);
+    if (stopped) return true;
+    // Most threads stood still until it was given up.
+    pauses.total.Add(took);
+    times_.stopped_ns += took;
     plat::NapNs(kStopWaitNs << i);
   }
   return Fail("a thread did not stop");
@@ -345,6 +364,7 @@ bool Cycle::StopWorld() {
 uint64_t Cycle::StartWorld() {
   uint64_t took = plat::NowNs() - stop_began_;
   times_.stopped_ns += took;
+  pauses.total.Add(took);
   world::StartTheWorld();
   return took;
 }
@@ -373,6 +393,13 @@ bool Cycle::RescanRoots() {
   return context.readable;
 }
 
+// World stopped. What the kernel was given since the roots were read.
+bool Cycle::RescanKernel() {
+  if (kernel_words.ForEach([this](uint64_t word) { marker().MarkWord(word); })) return true;
+  auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
+  return ReadKernel(word, &marker());
+}
+
 // One worker's part of the final stop: the coordinator looks at roots and stacks first, then all
 // take chunks of the heap.
 void Cycle::FinalJob(uint32_t worker) {
@@ -381,7 +408,7 @@ void Cycle::FinalJob(uint32_t worker) {
     bool read = roots_.Build();
     if (read) ScanStopped(true);
     MarkPinned();
-    if (!read || !RescanRoots()) StoreRelaxed(&lost_, 1u);
+    if (!read || !RescanRoots() || !RescanKernel()) StoreRelaxed(&lost_, 1u);
   }
   auto late = [this] { return !last_ && plat::NowNs() - stop_began_ > kStopWorkNs; };
   struct Context {
@@ -519,6 +546,7 @@ void Cycle::CheckMark() {
 
 // The best case: the program runs during the mark, and the kernel tells what it wrote.
 bool Cycle::TrackedMark(ThrottleHook throttle) {
+  kernel_words.Begin();
   bool done = BuildRoots() && ArmAll();
   // After arming: a slot that is free now is written to after its page was armed, if ever.
   if (done) ResetAllMarks();

@@ -14,9 +14,9 @@ struct KernelUse {
 
 // Calls f for the data word of each epoll watch and for the sigval of each POSIX timer. False when
 // one of the lists cannot be read. `use`, if given, is filled in. The lists are not read in one
-// moment: words that enter the kernel meanwhile may be missed. Never seen: what is in pipes and
-// sockets or in flight in an io_uring, mq_notify, queued signals, and descriptors of threads with a
-// descriptor table of their own.
+// moment: words that enter the kernel meanwhile may be missed (gc/kernel_words.h notes them). Never
+// seen: what is in pipes and sockets or in flight in an io_uring, mq_notify, queued signals, and
+// descriptors of threads with a descriptor table of their own.
 bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context,
                        KernelUse* use = nullptr);
 

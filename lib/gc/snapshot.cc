@@ -52,8 +52,10 @@ namespace {
 
 constexpr uint64_t kFirstNapNs = 100'000;
 constexpr uint64_t kLastNapNs = 2'000'000;
+constexpr uint64_t kExecNapNs = 100'000;
 constexpr uint64_t kSilenceNs = 30'000'000'000;  // of a copy that makes no progress: killed
 constexpr uint64_t kQuantum = 256 * kKiB;        // scanned between two reports
+constexpr const char* kExecs = "the program is about to start another one in its place";
 
 struct NotInherited {
   static constexpr uint32_t kMax = 64;
@@ -305,6 +307,22 @@ bool Cycle::ReadLiveRoots() {
          (sink.ok || Fail("no memory for words in shared memory"));
 }
 
+// A copy that is alive at an exec would become a child of the new program, which knows nothing of
+// it, and stay there as a zombie. Either the coordinator sees the count in the stop in which it
+// would make a copy, or the copy is seen here.
+void Cycle::BeginExec() {
+  FetchAddAcqRel(&execs_, 1u);                               // pairs: TakeSnapshot, AwaitCopy
+  while (LoadAcquire(&copy_) != 0) plat::NapNs(kExecNapNs);  // pairs: RemoveCopy
+}
+
+// The copy is no more when this returns.
+void Cycle::RemoveCopy(bool kill) {
+  if (copy_ == 0) return;
+  if (kill) plat::KillCopy(copy_);
+  plat::CopyHasEnded(copy_, true);
+  StoreRelease(&copy_, 0L);  // pairs: BeginExec
+}
+
 // World stopped.
 bool Cycle::TakeSnapshot() {
   heap::gc_heap.black = true;
@@ -314,14 +332,15 @@ bool Cycle::TakeSnapshot() {
   if (!BuildRoots()) return false;
   if (!ReadLiveRoots()) return false;
   if (!snapshot_.Map()) return FailTracking("no memory for the marks of a snapshot");
-  copy_ = plat::CopyProcess();
-  if (copy_ == 0) {
+  if (LoadAcquire(&execs_) != 0) return Fail(kExecs);  // pairs: BeginExec
+  long copy = plat::CopyProcess();
+  if (copy == 0) {
     MarkCopy();
     plat::EndCopy();
   }
-  if (copy_ > 0) return true;
-  copy_ = 0;
-  return FailTracking("clone is refused");
+  if (copy < 0) return FailTracking("clone is refused");
+  StoreRelease(&copy_, copy);  // pairs: BeginExec
+  return true;
 }
 
 // In the copy. The world is stopped for ever.
@@ -379,7 +398,7 @@ bool Cycle::AwaitCopy(ThrottleHook throttle) {
   uint64_t last_cpu = 0, last_progress = plat::NowNs();
   for (uint64_t nap = kFirstNapNs;; nap = Min(nap * 2, kLastNapNs)) {
     bool ended = plat::CopyHasEnded(copy_, false);
-    if (ended) copy_ = 0;
+    if (ended) StoreRelease(&copy_, 0L);          // pairs: BeginExec
     bool done = LoadAcquire(&report->done) != 0;  // pairs: MarkCopy
     snapshot_counts_ = report->counts;
     times_.copy_ns = LoadRelaxed(&report->cpu_ns);
@@ -388,6 +407,7 @@ bool Cycle::AwaitCopy(ThrottleHook throttle) {
     uint64_t now = plat::NowNs();
     if (times_.copy_ns != last_cpu) last_progress = now;
     last_cpu = times_.copy_ns;
+    if (LoadAcquire(&execs_) != 0) return Fail(kExecs);  // pairs: BeginExec
     if (now - last_progress > kSilenceNs) return FailTracking("the copy of the process hangs");
     throttle();
     plat::NapNs(nap);
@@ -416,9 +436,7 @@ bool Cycle::SnapshotMark(ThrottleHook throttle) {
     times_.stop2_ns = StartWorld();
   }
   SetEnded();
-  if (copy_ != 0 && !done) plat::KillCopy(copy_);
-  if (copy_ != 0) plat::CopyHasEnded(copy_, true);
-  copy_ = 0;
+  RemoveCopy(!done);
   snapshot_.Unmap();
   return done;
 }

@@ -2,12 +2,17 @@
 // The public C interface.
 #include "diag/dump.h"
 #include "gc/collector.h"
+#include "gc/pauses.h"
 #include "heap/heap_stats.h"
+#include "sched/stack.h"
 #include "undergo/undergo.h"
 
+namespace gc = undergo::gc;
 namespace heap = undergo::heap;
 
 static_assert(UNDERGO_STATS_CLASSES == heap::kNumClasses);
+static_assert(UNDERGO_STATS_PAUSES == gc::PauseRing::kSize);
+static_assert(UNDERGO_PAUSE_BUCKETS == gc::kPauseBuckets);
 
 namespace {
 
@@ -36,8 +41,8 @@ void Fill(const heap::HeapStats& s, undergo_stats* out) {
 }
 
 void FillCollector(undergo_stats* out) {
-  undergo::gc::CollectorStats g;
-  undergo::gc::ReadStats(&g);
+  gc::CollectorStats g;
+  gc::ReadStats(&g);
   out->num_gc = g.cycles;
   out->num_forced_gc = g.forced_cycles;
   out->num_abandoned_gc = g.abandoned_cycles;
@@ -51,6 +56,14 @@ void FillCollector(undergo_stats* out) {
   out->gc_probation_bytes = g.sweep.condemned_bytes;
   out->gc_resurrected = g.sweep.resurrected;
   out->gc_hidden_frees = g.sweep.hidden_frees;
+  out->enable_gc = g.enabled ? 1 : 0;
+  out->gc_cpu_fraction = g.cpu_fraction;
+  out->gc_sys = g.memory;
+  out->sys += g.memory;
+  for (uint32_t i = 0; i < gc::PauseRing::kSize; ++i) {
+    out->pause_ns[i] = gc::pauses.cycles.pause_ns(i);
+    out->pause_end[i] = gc::pauses.cycles.end_ns(i);
+  }
 }
 
 }  // namespace
@@ -66,21 +79,33 @@ extern "C" int undergo_read_stats(undergo_stats* out, size_t size) {
   undergo_stats all = {};
   Fill(s, &all);
   FillCollector(&all);
+  undergo::sched::SlotSizes stacks = undergo::sched::ReadSlotSizes();
+  all.stack_sys = stacks.mapped;
+  all.stack_inuse = stacks.in_use;
   __builtin_memcpy(out, &all, undergo::Min(size, sizeof all));
   return 0;
 }
 
-extern "C" int undergo_gc(void) { return undergo::gc::Collect() ? 0 : -1; }
-
-extern "C" int undergo_set_gc_percent(int percent) { return undergo::gc::SetPercent(percent); }
-
-extern "C" int64_t undergo_set_memory_limit(int64_t bytes) {
-  return undergo::gc::SetMemoryLimit(bytes);
+extern "C" int undergo_read_pauses(undergo_pauses* out, size_t size) {
+  if (out == nullptr) return -1;
+  undergo_pauses all;
+  for (uint32_t i = 0; i < gc::kPauseBuckets; ++i) {
+    all.stopping[i] = gc::pauses.stopping.count(i);
+    all.total[i] = gc::pauses.total.count(i);
+  }
+  __builtin_memcpy(out, &all, undergo::Min(size, sizeof all));
+  return 0;
 }
+
+extern "C" int undergo_gc(void) { return gc::Collect() ? 0 : -1; }
+
+extern "C" int undergo_set_gc_percent(int percent) { return gc::SetPercent(percent); }
+
+extern "C" int64_t undergo_set_memory_limit(int64_t bytes) { return gc::SetMemoryLimit(bytes); }
 
 extern "C" int undergo_add_roots(void* from, void* to) {
   auto a = reinterpret_cast<undergo::Addr>(from), b = reinterpret_cast<undergo::Addr>(to);
-  return a < b && undergo::gc::AddRoots(a, b) ? 0 : -1;
+  return a < b && gc::AddRoots(a, b) ? 0 : -1;
 }
 
 extern "C" const char* undergo_version(void) { return UNDERGO_VERSION; }

@@ -15,6 +15,7 @@
 #include "plat/syscall.h"
 #include "posix/futex.h"
 #include "posix/kernel_state.h"
+#include "posix/kernel_words.h"
 #include "world/blocked_call.h"
 
 namespace undergo::posix {
@@ -206,9 +207,12 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
     if (UNDERGO_UNLIKELY(real::syscall == nullptr)) Look<&real::syscall>();
     if (UNDERGO_UNLIKELY(number == __NR_userfaultfd)) return Userfaultfd(a);
     if (UNDERGO_UNLIKELY(number == __NR_seccomp) && a <= kSetModeFilter) BeforeSeccomp(a, c);
+    if (UNDERGO_UNLIKELY(KeepsWord(number))) return KeepingCall(number, args);
     return real::syscall(number, a, b, c, d, e, f);
   }
+  bool told = (number == __NR_execve || number == __NR_execveat) && gc::BeforeExec();
   long result = CallReal<k_syscall>(waiting, a, b, c, d, e, f);
+  if (told) gc::AfterExec();
   if (!plat::IsError(result)) return result;
   errno = static_cast<int>(-result);
   return -1;

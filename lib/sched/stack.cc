@@ -45,6 +45,7 @@ constinit G* free_slots[kMaxSlotShift + 1] = {};   // lock
 constinit Addr fresh[kMaxSlotShift + 1] = {};      // lock; mapped, never used: next slot
 constinit Addr fresh_end[kMaxSlotShift + 1] = {};  // lock
 constinit G* all_slots = nullptr;                  // lock for writers, atomic
+constinit SlotSizes sizes = {};                    // lock for writers, atomic
 constinit bool guard_markers = true;               // the kernel has MADV_GUARD_INSTALL
 
 G* GOfSlot(Addr slot, uint32_t shift) {
@@ -88,6 +89,7 @@ bool Refill(uint32_t shift) {
       fresh_end[shift] = at + size;
       if (range_low == 0) StoreRelaxed(&range_low, at);
       StoreRelaxed(&range_high, at + size);
+      StoreRelaxed(&sizes.mapped, sizes.mapped + size);
       return true;
     }
   }
@@ -109,11 +111,12 @@ uint32_t SlotShiftFor(size_t stack_size) {
 G* TakeSlot(uint32_t shift) {
   sync::MutexLock hold(lock);
   G* g = free_slots[shift];
+  if (g == nullptr && fresh[shift] == fresh_end[shift] && !Refill(shift)) return nullptr;
+  StoreRelaxed(&sizes.in_use, sizes.in_use + (uint64_t{1} << shift));
   if (g != nullptr) {
     free_slots[shift] = g->next;
     return g;
   }
-  if (fresh[shift] == fresh_end[shift] && !Refill(shift)) return nullptr;
   g = GOfSlot(fresh[shift], shift);
   fresh[shift] += Addr{1} << shift;
   g->slot_shift = static_cast<uint8_t>(shift);
@@ -126,6 +129,7 @@ void GiveSlot(G* g) {
   sync::MutexLock hold(lock);
   g->next = free_slots[g->slot_shift];
   free_slots[g->slot_shift] = g;
+  StoreRelaxed(&sizes.in_use, sizes.in_use - (uint64_t{1} << g->slot_shift));
 }
 
 bool SetGuard(G* g, size_t size) {
@@ -175,8 +179,11 @@ void SlotRange(Addr* low, Addr* high) {
   *high = LoadRelaxed(&range_high);
 }
 
+SlotSizes ReadSlotSizes() { return {LoadRelaxed(&sizes.mapped), LoadRelaxed(&sizes.in_use)}; }
+
 void DropSlots(const G* kept) {
   lock.ResetAfterFork();
+  sizes.in_use = kept != nullptr ? uint64_t{1} << kept->slot_shift : 0;
   for (G*& list : free_slots) list = nullptr;
   for (G* g = all_slots; g != nullptr; g = g->all_next) {
     if (g == kept) continue;

@@ -51,6 +51,12 @@ G* FirstSlot();
 // Bounds of all slots made so far; equal when there are none.
 void SlotRange(Addr* low, Addr* high);
 
+// Bytes of address space: of all slots made so far, and of those with a thread. Any thread.
+struct SlotSizes {
+  uint64_t mapped, in_use;
+};
+SlotSizes ReadSlotSizes();
+
 // In a forked child, before it has threads: all slots but one are as new.
 void DropSlots(const G* kept);
 

@@ -9,9 +9,10 @@
 //    finds out when it comes back. A signal would end its system call early.
 //  * Ms are made here, because it may take libc's locks (sched/start.cc).
 //  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
+//  * What others have to do by the clock (clock_hook).
 //
 // It sleeps for 20 us, after 50 looks without a find twice as long each time, up to 10 ms. When all
-// Ps have been idle for a second it sleeps until one is taken.
+// Ps have been idle for a second it sleeps until one is taken, or for a minute.
 // Source: Go's sysmon and retake in runtime/proc.go.
 #include "sched/sysmon.h"
 
@@ -32,6 +33,8 @@
 
 namespace undergo::sched {
 
+constinit ClockHook clock_hook = nullptr;
+
 namespace {
 
 constexpr uint64_t kSlice = 10'000'000;        // ns
@@ -39,6 +42,7 @@ constexpr uint64_t kBlockedAfter = 1'000'000;  // ns without CPU time
 constexpr uint64_t kShortest = 20'000, kLongest = 10'000'000;
 constexpr uint32_t kQuietLooks = 50;
 constexpr uint32_t kIdleLooks = 100;  // of kLongest
+constexpr uint64_t kDeepNs = 60'000'000'000;
 
 // Of sched.sysmon_wake.
 enum Wake : uint32_t { kAwake, kAsleep, kCalled };
@@ -184,10 +188,10 @@ void Sleep(uint64_t ns, bool deep) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: PopIdlePLocked
   bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
   if (!deep || all_idle) {
-    if (deep) {
+    if (deep && clock_hook == nullptr) {
       plat::FutexWait(&sched.sysmon_wake, kAsleep);
     } else {
-      plat::FutexWaitFor(&sched.sysmon_wake, kAsleep, ns);
+      plat::FutexWaitFor(&sched.sysmon_wake, kAsleep, deep ? kDeepNs : ns);
     }
   }
   StoreRelaxed(&sched.sysmon_deep, 0u);
@@ -223,6 +227,7 @@ void RunSysmon() {
     }
     TraceIfDue(now);
     AdaptProcs(now);
+    if (clock_hook != nullptr) clock_hook(now);
     if (did) {
       quiet = 0;
       pause = kShortest;

@@ -6,6 +6,11 @@
 
 namespace undergo::sched {
 
+// What is to be done by the clock: called by sysmon at each look, and at least once a minute while
+// it lives. `now` is CLOCK_MONOTONIC in ns. Set once, before threads exist; null: nothing.
+using ClockHook = void (*)(uint64_t now);
+extern constinit ClockHook clock_hook;
+
 // The body of sysmon's thread. Returns when it has to end (sched/quiesce.h).
 void RunSysmon();
 

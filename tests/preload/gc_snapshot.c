@@ -12,6 +12,8 @@
 // run: name=no_process env=UNDERGO=tracking=snapshot no_process
 // run: name=timers env=UNDERGO=tracking=snapshot,gc=poison timers
 // run: name=signals env=UNDERGO=tracking=snapshot signals
+// run: name=exec env=UNDERGO=tracking=snapshot exec 6
+// run: name=exec_fails env=UNDERGO=tracking=snapshot exec_fails
 // timeout: 60
 #include <dirent.h>
 #include <signal.h>
@@ -244,13 +246,78 @@ static void Signals(const char* name) {
   StopCollector(10);
 }
 
+// A copy that runs at an exec does not become a child of the new program.
+static void AwaitCopy(const char* name) {
+  int pid[8];
+  for (double end = Seconds() + 20; Copies(pid, 8) == 0;)
+    CHECK_MSG(Seconds() < end, "%s: no copy was seen", name);
+}
+static int exec_count;
+static void Exec(const char* name) {
+  int pid[8];
+  CHECK_MSG(Copies(pid, 8) == 0, "%s: a child came along", name);
+  if (exec_count == 0) return;
+  NEED_GC();
+  Live* more = MakeLive(50000, 2);  // so that a mark takes a while
+  StartCollector();
+  AwaitCopy(name);
+  char count[16], path[] = "/proc/self/exe", command[] = "exec";
+  snprintf(count, sizeof count, "%d", exec_count - 1);
+  char* again[] = {path, command, count, NULL};
+  CHECK_MSG(more != NULL, "%s", name);
+  if (exec_count % 3 == 0) {
+    execl(path, path, command, count, NULL);
+  } else if (exec_count % 3 == 1) {
+    execv(path, again);
+  } else {
+    syscall(SYS_execve, path, again, environ);
+  }
+  CHECK(!"exec came back");
+}
+// One that fails, in this process and in a child that shares its memory, stops no collections.
+static void ExecFails(const char* name) {
+  NEED_GC();
+  char path[] = "/nonexistent";
+  char* again[] = {path, NULL};
+  StartCollector();
+  for (int i = 0; i < 5; i++) {
+    AwaitCopy(name);
+    CHECK(execv(path, again) == -1 && errno == ENOENT);
+    pid_t child = vfork();
+    CHECK(child >= 0);
+    if (child == 0) {
+      execv(path, again);
+      _exit(errno == ENOENT ? 3 : 4);
+    }
+    int status;
+    while (waitpid(child, &status, 0) != child) CHECK_EQ(errno, EINTR);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  }
+  uint64_t before = GcStats()->num_gc;
+  for (double end = Seconds() + 20; GcStats()->num_gc < before + 3; SleepMs(1))
+    CHECK_MSG(Seconds() < end, "%s: no collections any more", name);
+  AwaitCopy(name);
+  StopCollector(3);
+}
+
 int main(int argc, char** argv) {
+  if (argc > 2) {
+    exec_count = atoi(argv[2]);
+    argc = 2;
+  }
   const char* set = getenv("UNDERGO");
   if (set && strstr(set, "tracking=stop")) SKIP("no copies are made with tracking=stop");
   static const Part kParts[] = {
-      {"wait", Wait},     {"shared", InShared}, {"not_inherited", NotInherited},
-      {"many", Many},     {"killed", Killed},   {"no_process", NoProcess},
-      {"timers", Timers}, {"signals", Signals},
+      {"wait", Wait},
+      {"shared", InShared},
+      {"not_inherited", NotInherited},
+      {"many", Many},
+      {"killed", Killed},
+      {"no_process", NoProcess},
+      {"timers", Timers},
+      {"signals", Signals},
+      {"exec", Exec},
+      {"exec_fails", ExecFails},
   };
   live = MakeLive(2000, 1);
   return RUN_PARTS(kParts);
