@@ -7,6 +7,10 @@
 // P. A signal to nobody costs one load. Orders as POSIX wants them follow from the mutex: who holds
 // it sees the sleepers of those who released it.
 //
+// Who signals while it holds the mutex would wake a thread that can only wait again: it moves it to
+// the queue of the mutex, and unlocking wakes it. A thread that was moved has had its signal, also
+// when its deadline or a handler comes before the mutex.
+//
 // Threads without a G wait in libc's function, so that they are cancelled as usual; it counts them
 // in the object, and who signals looks there, too. (libc's functions then wait for the mutex, where
 // only the kernel sees them: ExpectWaitersInLibc.)
@@ -58,6 +62,8 @@ int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
   TestCancel();
   if (int error = MayUnlock(m); error != 0) return error;
   Sleeper s(sched::WaitReason::kCond, c);
+  s.then = m;
+  s.detail = static_cast<uint32_t>(OwnTid());  // as the mutex's queue wants it
   Wake why;
   {
     Visit v(c);
@@ -65,11 +71,12 @@ int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
     UnlockForWait(m, &v);
     why = v.Sleep(&s, deadline, true);
   }
+  bool moved = s.key != c;
   if (UNDERGO_UNLIKELY(why == Wake::kInterrupted)) AttendToInterrupt();
-  int error = LockAfterWait(m);
-  if (UNDERGO_UNLIKELY(why == Wake::kInterrupted)) TestCancel();
+  int error = LockAfterWait(m, moved && why == Wake::kReady, s);
+  if (UNDERGO_UNLIKELY(why == Wake::kInterrupted) && !moved) TestCancel();
   if (error != 0) return error;
-  return why == Wake::kTimeout ? ETIMEDOUT : 0;
+  return why == Wake::kTimeout && !moved ? ETIMEDOUT : 0;
 }
 
 // libc's wait for a mutex that processes share.
@@ -111,7 +118,7 @@ int pthread_cond_signal(pthread_cond_t* c) {
   if (UNDERGO_LIKELY(sched::Active() && (RefsOf(c) & kSharedCond) == 0)) {
     if (sched::MaySleep(c)) {
       Visit v(c);
-      if (v.WakeOne()) return 0;
+      if (RequeueToMutex(&v, 1) || v.WakeOne()) return 0;
     }
     if (UNDERGO_LIKELY(!WaitersInLibc(c))) return 0;
   }
@@ -123,6 +130,7 @@ int pthread_cond_broadcast(pthread_cond_t* c) {
   if (UNDERGO_LIKELY(sched::Active())) {
     if (sched::MaySleep(c)) {
       Visit v(c);
+      RequeueToMutex(&v, ~uint32_t{0});
       v.WakeAll();
     }
     bool libc = (RefsOf(c) & kSharedCond) != 0 || WaitersInLibc(c);

@@ -99,16 +99,26 @@ bool SpinForWord(uint32_t* word, const Words& k, uint32_t* before) {
   return false;
 }
 
+// How a wait for a word begins: nothing happened yet, or an unlocker woke the thread already, which
+// takes the word with the mark if it has to.
+struct Start {
+  bool woken = false, marked = false;
+};
+
+// Woken out of the queue of a word: who sleeps behind must not be forgotten.
+bool TakesMarked(const Sleeper& s) { return s.more || LoadRelaxed(&waiters_in_libc) != 0; }
+
 // 0, ETIMEDOUT or EINVAL; *before is what the word was.
-UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32_t* before) {
-  if (SpinForWord(word, k, before)) return 0;
+UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32_t* before,
+                             Start start) {
+  auto [woken, marked] = start;
+  if (!woken && SpinForWord(word, k, before)) return 0;
   uint64_t deadline = sched::kNever, began = 0;
   if (until.t != nullptr) {
     int error = DeadlineOf(until.clock, until.t, &deadline);
     if (error != 0) return error;
   }
   Sleeper s(sched::WaitReason::kMutex, word);
-  bool woken = false, marked = false;
   for (;;) {
     if (woken && TryWord(word, k, marked, before)) return 0;
     Visit v(word);
@@ -135,7 +145,7 @@ UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32
     }
     if (s.granted) return 0;
     woken = true;
-    marked = s.more || LoadRelaxed(&waiters_in_libc) != 0;
+    marked = TakesMarked(s);
   }
 }
 
@@ -211,7 +221,7 @@ bool MayRaise(int ceiling) {
   return (policy == SCHED_FIFO || policy == SCHED_RR) && (g == nullptr || g->priority <= ceiling);
 }
 
-int LockKind(pthread_mutex_t* m, int kind, Until until, How how) {
+int LockKind(pthread_mutex_t* m, int kind, Until until, How how, Start start = {}) {
   Words k = WordsOf(m, kind);
   if (OwnsWord(m, kind, static_cast<int>(k.tid))) {
     bool again = false;
@@ -226,9 +236,9 @@ int LockKind(pthread_mutex_t* m, int kind, Until until, How how) {
   }
   if ((kind & kProtect) != 0 && !MayRaise(static_cast<int>(k.base >> kCeilingShift))) return EINVAL;
   uint32_t before = 0;
-  if (!TryWord(WordOf(m), k, false, &before)) {
+  if (!TryWord(WordOf(m), k, start.marked, &before)) {
     if (how == How::kTry) return EBUSY;
-    int error = WaitForWord(WordOf(m), k, until, &before);
+    int error = WaitForWord(WordOf(m), k, until, &before, start);
     if (error != 0) return error;
   }
   return Enter(m, kind, k, before, how);
@@ -359,16 +369,35 @@ void UnlockForWait(pthread_mutex_t* m, sched::Visit* v) {
   }
 }
 
-int LockAfterWait(pthread_mutex_t* m) {
+int LockAfterWait(pthread_mutex_t* m, bool from_queue, const Sleeper& s) {
   int kind = MutexKindOf(m);
+  Start start;
+  if (from_queue) start = {true, TakesMarked(s)};
   if (kind == 0) {
     int free = 0;
-    if (CasAcqRel(&m->__data.__lock, &free, 1)) {  // pairs: Release
+    if (CasAcqRel(&m->__data.__lock, &free, start.marked ? 2 : 1)) {  // pairs: Release
       m->__data.__owner = OwnTid();
       return 0;
     }
   }
-  return LockKind(m, kind, {}, How::kRelock);
+  return LockKind(m, kind, {}, How::kRelock, start);
+}
+
+bool RequeueToMutex(Visit* v, uint32_t n) {
+  Sleeper* s = v->First();
+  if (s == nullptr || s->then == nullptr) return false;
+  const void* then = s->then;
+  auto* m = static_cast<pthread_mutex_t*>(const_cast<void*>(then));
+  bool plain = (MutexKindOf(m) & ~kTypeBits) == 0;
+  if (!plain || m->__data.__owner != OwnTid() || (LoadRelaxed(&m->__data.__lock) & 3) == 0) {
+    return false;
+  }
+  if (!v->Reach(then)) s = v->First();
+  if (s == nullptr || s->then != then) return false;
+  // Others only mark it as well.
+  StoreRelaxed(&m->__data.__lock, 2);
+  for (; n > 0 && s != nullptr && s->then == then; --n, s = v->First()) v->Requeue(1);
+  return true;
 }
 
 int pthread_mutex_lock(pthread_mutex_t* m) {

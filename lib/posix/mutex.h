@@ -48,7 +48,12 @@ inline int OwnTid() {
 int MayUnlock(const pthread_mutex_t* m);
 // `v` has released the queue that it visited, and goes on with the mutex's if need be.
 void UnlockForWait(pthread_mutex_t* m, sched::Visit* v);
-int LockAfterWait(pthread_mutex_t* m);
+// `from_queue`: an unlocker of m woke s.
+int LockAfterWait(pthread_mutex_t* m, bool from_queue, const sched::Sleeper& s);
+// The caller holds the mutex m, for which the first n sleepers in v's queue wait when they are
+// woken: they go to the queue of m, whose unlocker wakes them. False: it is not so, or cannot be
+// done.
+bool RequeueToMutex(sched::Visit* v, uint32_t n);
 
 // Around calls of libc's functions for mutexes that processes share. If the kernel looks at the
 // owner of this kind, they see the kernel's id of the thread, which keeps its kernel thread for

@@ -33,7 +33,6 @@ struct M {
   bool ending;         // has to end; written by who took it out of the idle list
   bool forked;         // has forked: must live as long as the process (PR_SET_PDEATHSIG)
   uint32_t rand;       // the M
-  uint32_t ticks;      // the M; counts its searches, for a look at the global queue now and then
   uint32_t inherited;  // the M; switches in this slice through runnext
 
   uint32_t wake;        // atomic futex; 1: go on

@@ -28,6 +28,7 @@ struct alignas(64) P {
   uint32_t id;         // constant
   uint32_t tick;       // written by the M that holds it: counts time slices
   uint32_t call_tick;  // the same: counts blocking calls
+  uint32_t searches;   // the same: counts looks for the next G; thieves see that it goes on
   M* m;                // who holds it, for sysmon and traces; written with the P held
   P* next_idle;        // Sched::lock
 
@@ -59,6 +60,7 @@ G* RunqGet(P* p, bool* inherits);
 G* RunqSteal(P* p, P* victim, bool with_next);
 // Any thread, a hint only.
 bool RunqEmpty(const P* p);
+bool RingEmpty(const P* p);  // there may be a runnext
 uint32_t RunqSize(const P* p);
 
 }  // namespace undergo::sched

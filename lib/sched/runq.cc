@@ -92,9 +92,9 @@ G* RunqSteal(P* p, P* victim, bool with_next) {
   return g;
 }
 
-bool RunqEmpty(const P* p) {
-  return LoadRelaxed(&p->head) == LoadRelaxed(&p->tail) && LoadRelaxed(&p->runnext) == nullptr;
-}
+bool RingEmpty(const P* p) { return LoadRelaxed(&p->head) == LoadRelaxed(&p->tail); }
+
+bool RunqEmpty(const P* p) { return RingEmpty(p) && LoadRelaxed(&p->runnext) == nullptr; }
 
 uint32_t RunqSize(const P* p) {
   return LoadRelaxed(&p->tail) - LoadRelaxed(&p->head) + (LoadRelaxed(&p->runnext) != nullptr);

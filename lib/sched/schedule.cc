@@ -45,6 +45,7 @@ namespace {
 constexpr uint32_t kGlobalEvery = 61;    // looks at the local queue for one at the global first
 constexpr uint32_t kMaxInherited = 256;  // switches in one slice through runnext
 constexpr uint32_t kGlobalBatch = 128;
+constexpr uint64_t kPatience = 3000;  // ns that a woken G is left to the P of who woke it
 constexpr uint64_t kForever = ~uint64_t{0};
 
 void HoldP(M* m, P* p, PState state) {
@@ -107,7 +108,9 @@ namespace {
 
 G* NextLocal(M* m, P* p) {
   G* g = nullptr;
-  if (UNDERGO_UNLIKELY(++m->ticks % kGlobalEvery == 0)) {
+  uint32_t searches = p->searches + 1;
+  StoreRelaxed(&p->searches, searches);
+  if (UNDERGO_UNLIKELY(searches % kGlobalEvery == 0)) {
     RunTimers(p, p);
     g = GlobalGet(p, 1);
     if (g != nullptr) return StoreRelaxed(&p->tick, p->tick + 1), g;
@@ -160,6 +163,20 @@ uint32_t Random(M* m) {
   return m->rand;
 }
 
+// What was made runnable just now runs there at once, in the warm cache, unless the G that did so
+// goes on for long. True: p is at a standstill with the G in its runnext.
+bool KeepsNext(const P* p) {
+  if (LoadRelaxed(&p->runnext) == nullptr) return false;
+  uint32_t searches = LoadRelaxed(&p->searches);
+  uint64_t until = plat::NowNs() + kPatience;
+  do {
+    if (LoadRelaxed(&p->searches) != searches) return false;
+    if ((LoadRelaxed(&p->status) & 3) == kPSyscall) break;
+    for (int k = 0; k < 8; ++k) CpuRelax();
+  } while (plat::NowNs() < until);
+  return LoadRelaxed(&p->runnext) != nullptr;
+}
+
 G* Steal(M* m, P* p) {
   constexpr int kPasses = 4;
   for (int pass = 0; pass < kPasses; ++pass) {
@@ -172,11 +189,7 @@ G* Steal(M* m, P* p) {
         bool inherits;
         if (G* g = RunqGet(p, &inherits)) return g;
       }
-      // What was made runnable just now will run there at once, unless that P is stuck.
-      if (last && !RunqEmpty(victim)) {
-        for (int k = 0; k < 64; ++k) CpuRelax();
-      }
-      if (G* g = RunqSteal(p, victim, last)) return g;
+      if (G* g = RunqSteal(p, victim, last && KeepsNext(victim))) return g;
     }
   }
   return nullptr;
@@ -273,7 +286,8 @@ bool AnyWork() {
   if (LoadRelaxed(&sched.global.size) != 0 || NetpollPending()) return true;
   uint64_t now = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) {
-    if (!RunqEmpty(sched.ps[i])) return true;
+    // A next G that was put before our own decrement of `spinning` is watched until it is gone.
+    if (!RingEmpty(sched.ps[i]) || KeepsNext(sched.ps[i])) return true;
     uint64_t nearest = sched.ps[i]->timers.Nearest();
     if (nearest == 0) continue;
     if (now == 0) now = plat::NowNs();

@@ -129,6 +129,20 @@ void Visit::MoveTo(const void* key) {
   Lock();
 }
 
+bool Visit::Reach(const void* other) {
+  Bucket* b = BucketOf(other);
+  bool same = b == BucketOf(key_);
+  UNDERGO_ASSERT(other_ == key_);
+  if (same || b->lock.TryLock()) {
+    other_ = other;
+    return true;
+  }
+  Unlock();
+  other_ = other;
+  Lock();
+  return false;
+}
+
 void Visit::Take(Sleeper* s) { SleepQueues::Take(BucketOf(key_), s); }
 
 Sleeper* Visit::First() const { return *SleepQueues::Link(BucketOf(key_), key_); }
@@ -144,7 +158,12 @@ Wake Visit::Sleep(Sleeper* s, uint64_t deadline, bool interruptible) {
   Wake why;
   if (g_ != nullptr) {
     Unlock();
-    // Who was woken meanwhile goes first: the switch is theirs.
+    // Who was woken meanwhile goes first: the switch is theirs, and needs no other M.
+    if (p_ != nullptr && ready_.size == 1) {
+      G* next = ready_.Pop();
+      next->state = GState::kRunnable;
+      RunqPut(p_, next, true);
+    }
     while (G* g = ready_.Pop()) MakeRunnable(p_, g, true);
     inside_ = false;
     why = s->waiter.WaitInScheduler(p_, deadline, interruptible);

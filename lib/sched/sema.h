@@ -29,8 +29,9 @@ class Sleeper {
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
 
-  const void* key;       // atomic; changes with both queues locked
-  uint64_t detail = 1;   // the waiter's, before it waits; what it means is the object's business
+  const void* key;      // atomic; changes with both queues locked
+  uint64_t detail = 1;  // the waiter's, before it waits; what it means is the object's business
+  const void* then = nullptr;  // the same: what it wants when woken; a condition's mutex
   bool granted = false;  // the waker's, with the queue locked: what was waited for is handed over
   bool more = false;     // the same: others were left in the queue
 
@@ -90,6 +91,8 @@ class Visit {
   // At most n of those whose detail has one of these bits in common. How many.
   uint32_t WakeMany(uint32_t n, uint64_t bits = ~uint64_t{0});
   void WakeAll() { WakeMany(~uint32_t{0}); }
+  // Locks the queue of `other` too, for Requeue. False: the first queue was unlocked meanwhile.
+  bool Reach(const void* other);
   // At most n of them go on to sleep in the other queue. How many.
   uint32_t Requeue(uint32_t n);
 

@@ -217,11 +217,74 @@ static void Destroyed(const char* name) {
   }
 }
 
+// Signalled while the mutex stays locked beyond the deadline: the wait had its signal.
+static int result = -1;
+static void* WaitsShortly(void* arg) {
+  pthread_mutex_lock(guard);
+  struct timespec when = In(CLOCK_MONOTONIC, 60);
+  waiting++;
+  result = pthread_cond_clockwait(&cond, guard, CLOCK_MONOTONIC, &when);
+  pthread_mutex_unlock(guard);
+  return arg;
+}
+static void LateFor(pthread_mutex_t* m, int all) {
+  guard = m;
+  waiting = 0;
+  pthread_t t = Start(WaitsShortly, NULL);
+  EVENTUALLY(Locked(&waiting) == 1);
+  pthread_mutex_lock(m);
+  if (all) {
+    pthread_cond_broadcast(&cond);
+  } else {
+    pthread_cond_signal(&cond);
+  }
+  struct timespec when = In(CLOCK_MONOTONIC, 90);
+  clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL);
+  pthread_mutex_unlock(m);
+  Join(t);
+  CHECK_EQ(result, 0);
+}
+static void Late(const char* name) {
+  (void)name;
+  for (int all = 0; all < 2; all++) {
+    LateFor(&mutex, all);
+    LateFor(&checks, all);
+  }
+}
+
+// Threads that only lock, between those that signal and wait: nobody who sleeps for the mutex is
+// forgotten.
+static atomic_int crowd_over;
+static void* JustLocks(void* arg) {
+  while (!crowd_over) {
+    pthread_mutex_lock(&mutex);
+    if (arg != NULL) sched_yield();
+    pthread_mutex_unlock(&mutex);
+    sched_yield();
+  }
+  return arg;
+}
+static void Crowd(const char* name) {
+  pthread_t t[6];
+  for (int i = 0; i < 6; i++) t[i] = Start(JustLocks, i % 2 ? &waiting : NULL);
+  PingPong(name);
+  guard = &mutex;
+  waiting = woken = tokens = 0;
+  pthread_t w[40];
+  for (int i = 0; i < 40; i++) w[i] = Start(TakesToken, NULL);
+  EVENTUALLY(Locked(&waiting) == 40);
+  pthread_mutex_lock(guard);
+  tokens = 40;
+  pthread_cond_broadcast(&cond);
+  pthread_mutex_unlock(guard);
+  for (int i = 0; i < 40; i++) Join(w[i]);
+  crowd_over = 1;
+  for (int i = 0; i < 6; i++) Join(t[i]);
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"timeouts", Timeouts},
-                               {"wakes", Wakes},
-                               {"queue", Queue},
-                               {"ping_pong", PingPong},
+  static const Part parts[] = {{"timeouts", Timeouts},  {"wakes", Wakes}, {"queue", Queue},
+                               {"ping_pong", PingPong}, {"late", Late},   {"crowd", Crowd},
                                {"destroyed", Destroyed}};
   return RUN_PARTS(parts);
 }
