@@ -88,7 +88,7 @@ ROWS = (
 class Session(driver.Session):
     NAME = "sched"
     SUFFIX = {"Go": "-go"}
-    FAILURES = (runner.Failed, gctrace.BadLine, KeyError, OSError)
+    FAILURES = (runner.Failed, gctrace.BadLine, KeyError, OSError, subprocess.SubprocessError)
 
     def __init__(self, args):
         super().__init__(args)
