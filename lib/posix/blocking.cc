@@ -16,6 +16,8 @@
 #include "posix/futex.h"
 #include "posix/kernel_state.h"
 #include "posix/kernel_words.h"
+#include "posix/raw_calls.h"
+#include "sched/netpoll.h"
 #include "world/blocked_call.h"
 
 namespace undergo::posix {
@@ -58,6 +60,14 @@ constexpr bool Lasts(Row row) {
     case k_wait:
     case k___wait:
     case k_msgrcv:
+    case k_flock:
+    case k_lockf:
+    case k_lockf64:
+    case k_wait3:
+    case k_wait4:
+    case k_waitid:
+    case k_waitpid:
+    case k___waitpid:
     case k_fsync:
     case k_syncfs:
     case k_sync:
@@ -114,19 +124,77 @@ UNDERGO_INLINE auto Call(A... args) {
   ret name params { return Call<k_##name, &real::name> args; }
 #define UNDERGO_VARIADIC(ret, name, params, args) UNDERGO_ROW(ret, name, params, args)
 #define UNDERGO_WAIT(ret, name, params, args)
+#define UNDERGO_VARIADIC_WAIT(ret, name, params, args)
 #include "abi/blocking.def"
 #undef UNDERGO_ROW
 
 namespace {
 
+// A lock that is free is taken without giving the P away; `wait` blocks.
+template <typename T, typename F>
+int Lock(T attempt, F wait) {
+  if (sched::Current() == nullptr) return wait();
+  int saved = errno;
+  int r = attempt();
+  if (r == 0 || (errno != EAGAIN && errno != EACCES)) return r;
+  errno = saved;
+  return wait();
+}
+
 template <Row kRow, auto* kReal>
 UNDERGO_INLINE int Fcntl(int fd, int command, long arg) {
-  if (UNDERGO_UNLIKELY(*kReal == nullptr)) Look<kReal>();
-  if (command == F_SETLKW || command == F_OFD_SETLKW) return Call<kRow, kReal>(fd, command, arg);
-  return (*kReal)(fd, command, arg);
+  auto real = *kReal;
+  if (UNDERGO_UNLIKELY(real == nullptr)) real = Look<kReal>();
+  switch (command) {
+    case F_SETLKW:
+      return Lock([=] { return real(fd, F_SETLK, arg); },
+                  [=] { return Call<kRow, kReal>(fd, command, arg); });
+    case F_OFD_SETLKW:
+      return Lock([=] { return real(fd, F_OFD_SETLK, arg); },
+                  [=] { return Call<kRow, kReal>(fd, command, arg); });
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: sched::NetpollShare(); break;
+    case F_GETFL:
+    case F_SETFL:
+      if (sched::Active()) {
+        sched::FlagsLock lock(fd);
+        if (command == F_SETFL) sched::NetpollDisown(fd);
+        return real(fd, command, arg);
+      }
+      break;
+    default: break;
+  }
+  return real(fd, command, arg);
 }
 
 }  // namespace
+
+int flock(int fd, int op) {
+  if (real::flock == nullptr) real::Resolve();
+  if ((op & LOCK_NB) != 0) return real::flock(fd, op);
+  return Lock([=] { return real::flock(fd, op | LOCK_NB); }, [=] { return plain::flock(fd, op); });
+}
+
+int lockf(int fd, int op, off_t n) {
+  if (real::lockf == nullptr) real::Resolve();
+  if (op != F_LOCK) return real::lockf(fd, op, n);
+  return Lock([=] { return real::lockf(fd, F_TLOCK, n); }, [=] { return plain::lockf(fd, op, n); });
+}
+
+int lockf64(int fd, int op, off64_t n) {
+  if (real::lockf64 == nullptr) real::Resolve();
+  if (op != F_LOCK) return real::lockf64(fd, op, n);
+  return Lock([=] { return real::lockf64(fd, F_TLOCK, n); },
+              [=] { return plain::lockf64(fd, op, n); });
+}
+
+int ioctl(int fd, unsigned long request, long arg) {
+  if (request != FIONBIO || !sched::Active()) return plain::ioctl(fd, request, arg);
+  if (real::ioctl == nullptr) real::Resolve();
+  sched::FlagsLock lock(fd);
+  sched::NetpollDisown(fd);
+  return real::ioctl(fd, request, arg);
+}
 
 int fcntl(int fd, int command, long arg) { return Fcntl<k_fcntl, &real::fcntl>(fd, command, arg); }
 
@@ -201,6 +269,7 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
     errno = static_cast<int>(-own);
     return -1;
   }
+  if (DescriptorSyscall(number, args, &own)) return own;
   bool watched = publishes[k_syscall] || sched::Current() != nullptr;
   auto* waiting = watched ? WaitingCall(number, b) : nullptr;
   if (waiting == nullptr) {

@@ -9,13 +9,16 @@
 
 namespace undergo::posix {
 
-// As pthread_testcancel, which it calls when there is something to do.
-inline void TestCancel() {
+// Whether the next cancellation point would end the thread.
+inline bool CancelPending() {
   constexpr uint32_t kBits = sched::kCanceled | sched::kCancelDisabled;
   auto block = reinterpret_cast<Addr>(__builtin_thread_pointer());
-  if (UNDERGO_UNLIKELY((LoadRelaxed(sched::CancelField(block)) & kBits) == sched::kCanceled)) {
-    pthread_testcancel();
-  }
+  return UNDERGO_UNLIKELY((LoadRelaxed(sched::CancelField(block)) & kBits) == sched::kCanceled);
+}
+
+// As pthread_testcancel, which it calls when there is something to do.
+inline void TestCancel() {
+  if (CancelPending()) pthread_testcancel();
 }
 
 }  // namespace undergo::posix

@@ -16,6 +16,7 @@
 
 #include "base/fmt.h"
 #include "plat/clock.h"
+#include "posix/cancel_point.h"
 #include "sched/thread.h"
 
 namespace undergo::posix {
@@ -35,11 +36,40 @@ bool IsAnonymous(int fd, const char* what) {
   return __builtin_strcmp(target, what) == 0;
 }
 
+// Options that were set on some socket.
+enum SocketOptions : uint32_t { kTimes = 1, kLowWater = 2 };
+constinit uint32_t socket_options = 0;  // atomic
+
+void NoteOptions(uint32_t options) {
+  if ((LoadRelaxed(&socket_options) & options) == options) return;
+  FetchOrAcqRel(&socket_options, options);  // pairs: nobody
+}
+
+uint64_t TimeOf(int fd, int option) {
+  struct timeval t = {};
+  socklen_t size = sizeof t;
+  if (plat::IsError(plat::Syscall(__NR_getsockopt, fd, SOL_SOCKET, option, &t, &size))) return 0;
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000 + static_cast<uint64_t>(t.tv_usec);
+}
+
+int IntOption(int fd, int option, int otherwise) {
+  int value = otherwise;
+  socklen_t size = sizeof value;
+  long r = plat::Syscall(__NR_getsockopt, fd, SOL_SOCKET, option, &value, &size);
+  return plat::IsError(r) ? otherwise : value;
+}
+
+// A socket that others have made.
+void AskOptions(int fd) {
+  if (TimeOf(fd, SO_RCVTIMEO) != 0 || TimeOf(fd, SO_SNDTIMEO) != 0) NoteOptions(kTimes);
+  if (IntOption(fd, SO_RCVLOWAT, 1) > 1) NoteOptions(kLowWater);
+}
+
 FdKind Ask(int fd) {
   struct stat s;
   if (plat::IsError(plat::Syscall(__NR_fstat, fd, &s))) return FdKind::kUnknown;
   switch (s.st_mode & S_IFMT) {
-    case S_IFSOCK: return FdKind::kSocket;
+    case S_IFSOCK: AskOptions(fd); return FdKind::kSocket;
     case S_IFIFO: return FdKind::kNowait;
     case S_IFCHR: {
       constexpr unsigned long kGetAttributes = 0x5401;  // TCGETS
@@ -65,35 +95,68 @@ FdKind KindOf(int fd) {
 }
 
 uint64_t SocketDeadline(int fd, int option) {
-  struct timeval t = {};
-  socklen_t size = sizeof t;
-  if (plat::IsError(plat::Syscall(__NR_getsockopt, fd, SOL_SOCKET, option, &t, &size))) {
-    return sched::kNever;
-  }
-  auto us = static_cast<uint64_t>(t.tv_sec) * 1'000'000 + static_cast<uint64_t>(t.tv_usec);
+  if ((LoadRelaxed(&socket_options) & kTimes) == 0) return sched::kNever;
+  uint64_t us = TimeOf(fd, option);
   return us == 0 ? sched::kNever : plat::NowNs() + us * 1000;
 }
 
-WaitEnd WaitForFd(int* fd, uint32_t events, uint64_t deadline, Restart restart) {
-  pthread_testcancel();
-  sched::Wake why;
+bool WaitsForMore(int fd) {
+  bool set = UNDERGO_UNLIKELY((LoadRelaxed(&socket_options) & kLowWater) != 0);
+  return set && IntOption(fd, SO_RCVLOWAT, 1) > 1;
+}
+
+void SocketOptionsUnknown() { NoteOptions(kTimes | kLowWater); }
+
+bool TakesParts(int fd) { return IntOption(fd, SO_TYPE, SOCK_STREAM) == SOCK_STREAM; }
+
+int setsockopt(int fd, int level, int name, const void* value, socklen_t size) {
+  if (real::setsockopt == nullptr) real::Resolve();
+  if (level == SOL_SOCKET) {
+    // The second pair has 64-bit times on every machine.
+    constexpr int kReceiveTime64 = 66, kSendTime64 = 67;
+    bool times =
+        name == SO_RCVTIMEO || name == SO_SNDTIMEO || name == kReceiveTime64 || name == kSendTime64;
+    if (times) NoteOptions(kTimes);
+    if (name == SO_RCVLOWAT) NoteOptions(kLowWater);
+  }
+  return real::setsockopt(fd, level, name, value, size);
+}
+
+WaitEnd WaitUncancelled(int* fd, uint32_t events, uint64_t deadline, Restart restart,
+                        const uint32_t* seen) {
+  if (CancelPending()) return WaitEnd::kEintr;
   {
     sched::Waiter w((events & EPOLLOUT) != 0 ? sched::WaitReason::kIoWrite
                                              : sched::WaitReason::kIoRead);
     sched::FdWait f(&w, *fd, events, true);
-    w.Arm();
-    if (!sched::NetpollAdd(&f)) {
-      return w.Disarm() ? WaitEnd::kReady : WaitEnd::kCannot;
+    if (seen != nullptr) {
+      f.counts = true;
+      f.seen = *seen;
     }
-    why = w.Wait(deadline, true);
+    w.Arm();
+    sched::Entered entered = sched::NetpollAdd(&f);
+    if (entered != sched::Entered::kYes) {
+      bool ready = w.Disarm() || entered == sched::Entered::kNow;
+      return ready ? WaitEnd::kReady : WaitEnd::kCannot;
+    }
+    sched::Wake why = w.Wait(deadline, true);
     sched::NetpollRemove(&f);
     *fd = f.fd;
     if (why == sched::Wake::kReady) return WaitEnd::kReady;
     if (why == sched::Wake::kTimeout) return WaitEnd::kTimeout;
   }
-  bool eintr = AttendToInterrupt(restart);
-  pthread_testcancel();
-  return eintr ? WaitEnd::kEintr : WaitEnd::kReady;
+  return AttendToInterrupt(restart) || CancelPending() ? WaitEnd::kEintr : WaitEnd::kReady;
+}
+
+WaitEnd WaitForFd(int* fd, uint32_t events, uint64_t deadline, Restart restart,
+                  const uint32_t* seen) {
+  int before = *fd;
+  WaitEnd end = WaitUncancelled(fd, events, deadline, restart, seen);
+  if (UNDERGO_UNLIKELY(end == WaitEnd::kEintr) && CancelPending()) {
+    sched::NetpollEndUse(before, *fd);
+    TestCancel();
+  }
+  return end;
 }
 
 bool FdOperation::Again(bool started) {
@@ -112,8 +175,8 @@ bool FdOperation::Again(bool started) {
     w.Arm();
     w.Wait(plat::NowNs() + kNap);
   }
-  switch (WaitForFd(&now, events, deadline_, restart_)) {
-    case WaitEnd::kReady: return true;
+  switch (WaitForFd(&now, events, deadline_, restart_, now == fd ? &seen : nullptr)) {
+    case WaitEnd::kReady: seen = sched::NetpollActivity(now); return true;
     case WaitEnd::kTimeout: error = EAGAIN; return false;
     case WaitEnd::kEintr: error = EINTR; return false;
     case WaitEnd::kCannot: error = now == fd && !started ? 0 : EBADF; return false;
@@ -126,10 +189,10 @@ bool AwaitFd(int fd, uint32_t events, uint64_t deadline) {
   short wanted = (events & EPOLLOUT) != 0 ? POLLOUT : POLLIN;
   if (ReadyNow(fd, wanted) != 0 || IsNonblocking(fd)) return true;
   bool limited = deadline != sched::kNever;
-  if (!limited && KindOf(fd) == FdKind::kSocket) {
+  bool socket = !limited && KindOf(fd) == FdKind::kSocket;
+  if (socket) {
     deadline = SocketDeadline(fd, (events & EPOLLOUT) != 0 ? SO_SNDTIMEO : SO_RCVTIMEO);
     limited = deadline != sched::kNever;
-    if (limited) return true;  // the call itself counts the time
   }
   for (int now = fd;;) {
     WaitEnd end = WaitForFd(&now, events, deadline, limited ? Restart::kNever : Restart::kByFlag);
@@ -142,7 +205,12 @@ bool AwaitFd(int fd, uint32_t events, uint64_t deadline) {
       errno = EINTR;
       return false;
     }
-    if (end != WaitEnd::kReady || ReadyNow(fd, wanted) != 0) return true;
+    if (ReadyNow(fd, wanted) != 0) return true;
+    if (end == WaitEnd::kTimeout && socket) {
+      errno = EAGAIN;
+      return false;
+    }
+    if (end != WaitEnd::kReady) return true;  // the call itself says that the time is over
   }
 }
 
@@ -165,28 +233,29 @@ int Close(int fd, F real) {
 
 int Replace(int fd, int to) {
   if (fd == to || !sched::Active()) return to;
+  sched::NetpollShare();
   sched::NetpollMakeRoom(to);
   sched::NetpollClosing(to);
   sched::NetpollForget(to);
   return to;
 }
 
-// Ends of a channel inside of this process.
-int MadePair(int result, const int ends[2], FdKind kind) {
-  if (result != 0 || !sched::Configured()) return result;
-  for (int i = 0; i < 2; ++i) {
-    sched::NetpollForget(ends[i]);
-    sched::NetpollSetKind(ends[i], kind);
-  }
-  sched::NetpollPair(ends[0], ends[1]);
-  return result;
-}
-
-int Made(int fd, FdKind kind) {
+int Made(int fd, FdKind kind, bool blocks, bool stream = false) {
   if (fd < 0 || !sched::Configured()) return fd;
   sched::NetpollForget(fd);
   sched::NetpollSetKind(fd, kind);
+  if (blocks) sched::NetpollSetOwn(fd, stream);
   return fd;
+}
+
+bool IsStreamType(int type) { return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM; }
+
+// Ends of a channel inside of this process.
+int MadePair(int result, const int ends[2], FdKind kind, bool blocks, bool stream = false) {
+  if (result != 0 || !sched::Configured()) return result;
+  for (int i = 0; i < 2; ++i) Made(ends[i], kind, blocks, stream);
+  sched::NetpollPair(ends[0], ends[1]);
+  return result;
 }
 
 }  // namespace
@@ -246,29 +315,38 @@ void closefrom(int first) {
 
 int pipe(int ends[2]) {
   if (real::pipe == nullptr) real::Resolve();
-  return MadePair(real::pipe(ends), ends, FdKind::kNowait);
+  return MadePair(real::pipe(ends), ends, FdKind::kNowait, true);
 }
 
 int __pipe(int ends[2]) { return posix::pipe(ends); }
 
 int pipe2(int ends[2], int flags) {
   if (real::pipe2 == nullptr) real::Resolve();
-  return MadePair(real::pipe2(ends, flags), ends, FdKind::kNowait);
+  return MadePair(real::pipe2(ends, flags), ends, FdKind::kNowait,
+                  (flags & (O_NONBLOCK | O_DIRECT)) == 0);
 }
 
 int socketpair(int family, int type, int protocol, int ends[2]) {
   if (real::socketpair == nullptr) real::Resolve();
-  return MadePair(real::socketpair(family, type, protocol, ends), ends, FdKind::kSocket);
+  return MadePair(real::socketpair(family, type, protocol, ends), ends, FdKind::kSocket,
+                  (type & SOCK_NONBLOCK) == 0, IsStreamType(type));
+}
+
+int dup(int fd) {
+  if (real::dup == nullptr) real::Resolve();
+  sched::NetpollShare();
+  return real::dup(fd);
 }
 
 int socket(int family, int type, int protocol) {
   if (real::socket == nullptr) real::Resolve();
-  return Made(real::socket(family, type, protocol), FdKind::kSocket);
+  return Made(real::socket(family, type, protocol), FdKind::kSocket, (type & SOCK_NONBLOCK) == 0,
+              IsStreamType(type));
 }
 
 int eventfd(unsigned value, int flags) {
   if (real::eventfd == nullptr) real::Resolve();
-  int fd = Made(real::eventfd(value, flags), FdKind::kNowait);
+  int fd = Made(real::eventfd(value, flags), FdKind::kNowait, (flags & EFD_NONBLOCK) == 0);
   if (fd >= 0 && sched::Configured()) sched::NetpollPair(fd, fd);
   return fd;
 }

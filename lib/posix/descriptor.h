@@ -22,12 +22,18 @@ enum class WaitEnd : uint8_t {
 // Parks until the descriptor has one of `events` (EPOLLIN, ...). A cancellation point. *fd is
 // another number afterwards if the descriptor was closed meanwhile; the operation goes on with that
 // and ends with sched::NetpollEndUse.
-WaitEnd WaitForFd(int* fd, uint32_t events, uint64_t deadline, Restart restart);
+// `seen`, if not null: the wait is over if NetpollActivity is another one.
+WaitEnd WaitForFd(int* fd, uint32_t events, uint64_t deadline, Restart restart,
+                  const uint32_t* seen = nullptr);
+// The same without being a cancellation point: kEintr when the thread is to be cancelled.
+WaitEnd WaitUncancelled(int* fd, uint32_t events, uint64_t deadline, Restart restart,
+                        const uint32_t* seen = nullptr);
 
 // What the number names; asks the kernel if that is not known.
 FdKind KindOf(int fd);
 
 inline bool IsNonblocking(int fd) {
+  if (sched::NetpollIsOwn(fd)) return false;
   long flags = plat::Syscall(__NR_fcntl, fd, F_GETFL);
   return plat::IsError(flags) || (flags & O_NONBLOCK) != 0;
 }
@@ -38,8 +44,16 @@ inline int ReadyNow(int fd, short events) {
   return static_cast<int>(plat::Syscall(__NR_poll, &p, 1, 0)) > 0 ? p.revents : 0;
 }
 
-// SO_RCVTIMEO or SO_SNDTIMEO as a deadline from now on.
+// SO_RCVTIMEO or SO_SNDTIMEO as a deadline from now on, for a socket. Nobody asks the kernel before
+// such an option was set on any socket of this process, or is found on one of unknown origin.
 uint64_t SocketDeadline(int fd, int option);
+// Whether a blocking read of this socket waits for more than a byte (SO_RCVLOWAT). The same.
+bool WaitsForMore(int fd);
+// From now on the kernel is asked: other processes have sockets of this one.
+void SocketOptionsUnknown();
+
+// Whether writes may be done in parts: not those to sockets that keep messages apart.
+bool TakesParts(int fd);
 
 // The result of a system call as libc gives it.
 inline ssize_t Result(long r) {
@@ -48,9 +62,12 @@ inline ssize_t Result(long r) {
   return -1;
 }
 
+// And back.
+inline long Raw(ssize_t r) { return r >= 0 ? r : -errno; }
+
 // How a wait of one operation goes on.
 struct FdOperation {
-  FdOperation(int d, uint32_t e) : fd(d), now(d), events(e) {}
+  FdOperation(int d, uint32_t e, uint32_t s) : seen(s), fd(d), now(d), events(e) {}
 
   // After an attempt that would have blocked. True: try again, with the number `now`. False: give
   // up; `error` is what the call ends with, 0: it has to be made for real, and to block. With
@@ -58,8 +75,10 @@ struct FdOperation {
   bool Again(bool started = false);
   // Something was done.
   void Progress() { rounds_ = 0; }
+  bool waited() const { return known_; }
   void End() { sched::NetpollEndUse(fd, now); }
 
+  uint32_t seen;  // NetpollActivity before the attempt
   const int fd;
   int now;
   const uint32_t events;
@@ -72,8 +91,8 @@ struct FdOperation {
   uint32_t rounds_ = 0;
 };
 
-// Parks until the descriptor is ready if a blocking call would wait for it. False: errno is EINTR.
-// In all other cases the call may be made.
+// Parks until the descriptor is ready if a blocking call would wait for it. False: the call ends
+// with errno. In all other cases it may be made.
 bool AwaitFd(int fd, uint32_t events, uint64_t deadline = sched::kNever);
 
 }  // namespace undergo::posix

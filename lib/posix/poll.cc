@@ -3,21 +3,57 @@
 // is ready, asked again.
 //
 // A set of more than a few dozen descriptors blocks the kernel thread: entering and leaving each
-// one for each wait would cost more. So do the calls with a signal mask: the kernel has to change
-// the mask and to wait in one step. An epoll descriptor is itself one that can be waited for.
+// one for each wait would cost more. When many kernel threads are blocked already such sets park,
+// too: then it is worth it. Calls with a signal mask block: the kernel has to change the mask and
+// to wait in one step. An epoll descriptor is itself one that can be waited for.
 #include <errno.h>
 #include <poll.h>
 #include <sys/select.h>
 
 #include "plat/clock.h"
+#include "plat/vm.h"
+#include "posix/cancel_point.h"
 #include "posix/descriptor.h"
 #include "posix/signal_mask.h"
+#include "sched/sched.h"
 
 namespace undergo::posix {
 
 namespace {
 
-constexpr nfds_t kMost = 32;
+constexpr nfds_t kFew = 32;  // descriptors that cost less to enter than a kernel thread
+constexpr nfds_t kMost = 1024;
+constexpr uint32_t kManyMs = 64;  // from here on kernel threads are worth more
+
+bool MayPark(nfds_t n) {
+  if (sched::Current() == nullptr) return false;
+  return n <= kFew || (n <= kMost && LoadRelaxed(&sched::sched.m_count) >= kManyMs);
+}
+
+// What a wait for a set needs.
+class Room {
+ public:
+  explicit Room(nfds_t n) : size_(n * (sizeof(struct pollfd) + sizeof(sched::FdWait))) {
+    memory_ = n <= kFew ? few_ : static_cast<char*>(plat::MapPages(size_));
+    waits = reinterpret_cast<sched::FdWait*>(memory_);
+    fds = reinterpret_cast<struct pollfd*>(memory_ + n * sizeof(sched::FdWait));
+  }
+  ~Room() {
+    if (memory_ != few_ && memory_ != nullptr) plat::Unmap(reinterpret_cast<Addr>(memory_), size_);
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+
+  bool ok() const { return memory_ != nullptr; }
+
+  sched::FdWait* waits;
+  struct pollfd* fds;
+
+ private:
+  alignas(sched::FdWait) char few_[kFew * (sizeof(struct pollfd) + sizeof(sched::FdWait))];
+  size_t size_;
+  char* memory_;
+};
 
 uint64_t DeadlineIn(int ms) {
   return ms < 0 ? sched::kNever : plat::NowNs() + static_cast<uint64_t>(ms) * 1'000'000;
@@ -29,22 +65,22 @@ int MsUntil(uint64_t deadline) {
   return now >= deadline ? 0 : static_cast<int>((deadline - now + 999'999) / 1'000'000);
 }
 
-// Parks until one of the descriptors may be ready. Their numbers change with those that are closed
-// meanwhile. A cancellation point.
-WaitEnd WaitForAny(struct pollfd* fds, nfds_t n, uint64_t deadline) {
-  pthread_testcancel();
+// Parks until one of the descriptors in room->fds may be ready. Their numbers change with those
+// that are closed meanwhile. kEintr also when the thread is to be cancelled: the caller looks.
+WaitEnd WaitForAny(Room* room, nfds_t n, uint64_t deadline) {
+  if (CancelPending()) return WaitEnd::kEintr;
   sched::Wake why;
+  struct pollfd* fds = room->fds;
   {
     sched::Waiter w(sched::WaitReason::kPoll);
-    alignas(sched::FdWait) char memory[kMost * sizeof(sched::FdWait)];
-    auto* waits = reinterpret_cast<sched::FdWait*>(memory);
+    sched::FdWait* waits = room->waits;
     w.Arm();
     nfds_t entered = 0;
     bool all = true;
     for (nfds_t i = 0; i < n && all; ++i) {
       uint32_t events = static_cast<uint16_t>(fds[i].events);
       waits[i] = sched::FdWait(&w, fds[i].fd, events, false);
-      if (fds[i].fd >= 0) all = sched::NetpollAdd(&waits[i]);
+      if (fds[i].fd >= 0) all = sched::NetpollAdd(&waits[i]) == sched::Entered::kYes;
       entered += all;
     }
     bool ended = !all && w.Disarm();
@@ -58,8 +94,7 @@ WaitEnd WaitForAny(struct pollfd* fds, nfds_t n, uint64_t deadline) {
     if (why == sched::Wake::kReady) return WaitEnd::kReady;
     if (why == sched::Wake::kTimeout) return WaitEnd::kTimeout;
   }
-  bool eintr = AttendToInterrupt(Restart::kNever);
-  pthread_testcancel();
+  bool eintr = AttendToInterrupt(Restart::kNever) || CancelPending();
   return eintr ? WaitEnd::kEintr : WaitEnd::kReady;
 }
 
@@ -71,18 +106,19 @@ struct Polled {
 };
 
 Polled PollParked(struct pollfd* set, nfds_t n, uint64_t deadline) {
-  struct pollfd own[kMost];
-  __builtin_memcpy(own, set, n * sizeof own[0]);
+  Room room(n);
+  if (!room.ok()) return {0, WaitEnd::kCannot};
+  __builtin_memcpy(room.fds, set, n * sizeof *set);
   Polled answer = {0, WaitEnd::kReady};
   while (answer.result == 0 && answer.end == WaitEnd::kReady) {
-    answer.end = WaitForAny(own, n, deadline);
+    answer.end = WaitForAny(&room, n, deadline);
     if (answer.end == WaitEnd::kEintr || answer.end == WaitEnd::kCannot) break;
-    long r = plat::Syscall(__NR_poll, own, n, 0);
+    long r = plat::Syscall(__NR_poll, room.fds, n, 0);
     answer.result = r > 0 ? static_cast<int>(r) : 0;
   }
   for (nfds_t i = 0; i < n; ++i) {
-    set[i].revents = answer.result > 0 ? own[i].revents : 0;
-    sched::NetpollEndUse(set[i].fd, own[i].fd);
+    set[i].revents = answer.result > 0 ? room.fds[i].revents : 0;
+    sched::NetpollEndUse(set[i].fd, room.fds[i].fd);
   }
   return answer;
 }
@@ -96,22 +132,25 @@ bool In(const fd_set* s, int fd) {
   return s != nullptr && (reinterpret_cast<const Set*>(s)[fd / kBits] >> (fd % kBits) & 1) != 0;
 }
 
-// The descriptors of three sets; -1 if they are too many.
-int Collect(int n, const fd_set* r, const fd_set* w, const fd_set* e, struct pollfd* fds) {
-  const fd_set* const sets[] = {r, w, e};
-  int count = 0;
+// The descriptors of three sets go to `fds` if it is not null; revents keeps the number. Returns
+// their count.
+nfds_t Collect(int n, fd_set* const sets[3], struct pollfd* fds) {
+  nfds_t count = 0;
   for (int base = 0; base < n; base += kBits) {
     Set any = 0;
-    for (const fd_set* s : sets) {
-      if (s != nullptr) any |= reinterpret_cast<const Set*>(s)[base / kBits];
+    for (int i = 0; i < 3; ++i) {
+      if (sets[i] != nullptr) any |= reinterpret_cast<const Set*>(sets[i])[base / kBits];
     }
     for (; any != 0; any &= any - 1) {
       int fd = base + static_cast<int>(__builtin_ctzl(any));
       if (fd >= n) break;
-      if (count == static_cast<int>(kMost)) return -1;
-      int events = (In(r, fd) ? POLLIN | POLLRDNORM | POLLRDBAND : 0) |
-                   (In(w, fd) ? POLLOUT | POLLWRNORM | POLLWRBAND : 0) | (In(e, fd) ? POLLPRI : 0);
-      fds[count++] = {fd, static_cast<short>(events), 0};
+      if (fds != nullptr) {
+        int events = (In(sets[0], fd) ? POLLIN | POLLRDNORM | POLLRDBAND : 0) |
+                     (In(sets[1], fd) ? POLLOUT | POLLWRNORM | POLLWRBAND : 0) |
+                     (In(sets[2], fd) ? POLLPRI : 0);
+        fds[count] = {fd, static_cast<short>(events), static_cast<short>(fd)};
+      }
+      ++count;
     }
   }
   return count;
@@ -152,28 +191,33 @@ void SetRest(struct timeval* t, uint64_t deadline) {
   t->tv_usec = static_cast<suseconds_t>(us % 1'000'000);
 }
 
+WaitEnd WaitForSets(int n, fd_set* const s[3], uint64_t deadline) {
+  nfds_t count = Collect(n, s, nullptr);
+  if (!MayPark(count)) return WaitEnd::kCannot;
+  Room room(count);
+  if (!room.ok()) return WaitEnd::kCannot;
+  Collect(n, s, room.fds);
+  WaitEnd end = WaitForAny(&room, count, deadline);
+  for (nfds_t i = 0; i < count; ++i) sched::NetpollEndUse(room.fds[i].revents, room.fds[i].fd);
+  return end;
+}
+
 int Select(int n, fd_set* const s[3], struct timeval* t, uint64_t deadline) {
   Sets sets;
   for (;;) {
     long r = SelectNow(n, s, &sets);
     WaitEnd end = WaitEnd::kReady;
     if (r == 0) {
-      struct pollfd fds[kMost] = {};
-      int count = Collect(n, s[0], s[1], s[2], fds);
-      if (count < 0) {
-        SetRest(t, deadline);
-        return plain::select(n, s[0], s[1], s[2], t);
-      }
-      struct pollfd own[kMost];
-      __builtin_memcpy(own, fds, static_cast<size_t>(count) * sizeof own[0]);
-      end = WaitForAny(own, static_cast<nfds_t>(count), deadline);
-      for (int i = 0; i < count; ++i) sched::NetpollEndUse(fds[i].fd, own[i].fd);
+      end = WaitForSets(n, s, deadline);
       if (end == WaitEnd::kReady) continue;
       if (end == WaitEnd::kTimeout) r = SelectNow(n, s, &sets);
     }
     SetRest(t, deadline);
     if (end == WaitEnd::kCannot) return plain::select(n, s[0], s[1], s[2], t);
-    if (end == WaitEnd::kEintr) return static_cast<int>(Result(-EINTR));
+    if (end == WaitEnd::kEintr) {
+      TestCancel();
+      return static_cast<int>(Result(-EINTR));
+    }
     if (r >= 0) sets.Store(n, s);
     return static_cast<int>(Result(r));
   }
@@ -188,7 +232,9 @@ int Poll(struct pollfd* fds, nfds_t n, bool now, uint64_t deadline) {
   Polled answer = PollParked(fds, n, deadline);
   if (answer.result > 0) return answer.result;
   if (answer.end == WaitEnd::kCannot) return plain::poll(fds, n, MsUntil(deadline));
-  return answer.end == WaitEnd::kEintr ? static_cast<int>(Result(-EINTR)) : 0;
+  if (answer.end != WaitEnd::kEintr) return 0;
+  TestCancel();
+  return static_cast<int>(Result(-EINTR));
 }
 
 int EpollWait(int fd, struct epoll_event* events, int n, bool at_once, uint64_t deadline) {
@@ -232,7 +278,7 @@ int Masked(const sigset_t* mask, F call) {
 }  // namespace
 
 int poll(struct pollfd* fds, nfds_t n, int ms) {
-  if (sched::Current() == nullptr || n > kMost) return plain::poll(fds, n, ms);
+  if (!MayPark(n)) return plain::poll(fds, n, ms);
   return Poll(fds, n, ms == 0, DeadlineIn(ms));
 }
 
@@ -283,7 +329,7 @@ int epoll_pwait2(int fd, struct epoll_event* events, int n, const struct timespe
 
 int ppoll(struct pollfd* fds, nfds_t n, const struct timespec* t, const sigset_t* mask) {
   uint64_t deadline;
-  bool parks = mask == nullptr && n <= kMost && sched::Current() != nullptr;
+  bool parks = mask == nullptr && MayPark(n);
   if (parks && DeadlineAfter(t, &deadline)) return Poll(fds, n, IsZero(t), deadline);
   return Masked(mask, [=] { return plain::ppoll(fds, n, t, mask); });
 }

@@ -9,6 +9,7 @@
 #include "heap/mheap.h"
 #include "heap/registry.h"
 #include "plat/real.h"
+#include "posix/descriptor.h"
 #include "posix/posix.h"
 #include "sched/fork.h"
 #include "world/record.h"
@@ -41,6 +42,7 @@ void OnThreadAttached() {
 
 void BeforeFork() {
   sched::NoteFork();
+  if (sched::Active()) SocketOptionsUnknown();
   heap::LockAllForFork();
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sockets: tried with MSG_DONTWAIT, parked when they would block.
 //
-// accept() has no such flag: the listener is polled first. What is left to block the kernel thread:
-// connect(), and receiving with MSG_WAITALL into a message header.
+// accept() has no such flag: the listener is polled first; connect.cc is about connect(). What is
+// left to block the kernel thread: receiving with MSG_WAITALL into a message header, and from
+// sockets with a low-water mark.
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "posix/descriptor.h"
+#include "posix/attempt.h"
+#include "posix/deadline.h"
 
 namespace undergo::posix {
 
@@ -19,75 +21,16 @@ bool Parks(int fd, int flags) {
   return sched::Current() != nullptr && (flags & kNotParked) == 0 && KindOf(fd) == FdKind::kSocket;
 }
 
-bool IsStream(int fd) {
-  int type = 0;
-  socklen_t size = sizeof type;
-  long r = plat::Syscall(__NR_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  return !plat::IsError(r) && type == SOCK_STREAM;
-}
-
-// attempt(fd) until it does not answer EAGAIN.
-template <typename T, typename F>
-ssize_t Retry(int fd, uint32_t events, T attempt, F block) {
-  pthread_testcancel();
-  long r = attempt(fd);
-  if (r == -EAGAIN) {
-    FdOperation op(fd, events);
-    while (r == -EAGAIN) {
-      if (!op.Again()) {
-        op.End();
-        return op.error != 0 ? Result(-op.error) : block();
-      }
-      r = attempt(op.now);
-    }
-    op.End();
-  }
-  if (r > 0) sched::NetpollHandOver(fd, events == EPOLLIN ? EPOLLOUT : EPOLLIN);
-  return Result(r);
-}
-
-// attempt(fd, done) for the bytes that are left, until `total` are done.
-template <typename T, typename F>
-ssize_t RetryAll(int fd, uint32_t events, size_t total, T attempt, F block) {
-  pthread_testcancel();
-  FdOperation op(fd, events);
-  size_t done = 0;
-  long error = 0;
-  for (;;) {
-    long r = attempt(op.now, done);
-    if (r > 0) {
-      bool first = done == 0;
-      done += static_cast<size_t>(r);
-      op.Progress();
-      sched::NetpollHandOver(fd, events == EPOLLIN ? EPOLLOUT : EPOLLIN);
-      if (UNDERGO_LIKELY(done >= total)) break;
-      if (first && (IsNonblocking(op.now) || !IsStream(op.now))) break;
-      continue;
-    }
-    if (r != -EAGAIN) {
-      error = r;
-      break;
-    }
-    if (op.Again(done != 0)) continue;
-    if (op.error == 0) {
-      op.End();
-      return block();
-    }
-    error = -op.error;
-    break;
-  }
-  op.End();
-  return done != 0 ? static_cast<ssize_t>(done) : Result(error);
-}
-
 ssize_t Receive(int fd, void* p, size_t n, int flags, struct sockaddr* from, socklen_t* size) {
   auto block = [=] { return plain::recvfrom(fd, p, n, flags, from, size); };
   if (!Parks(fd, flags) || n == 0) return block();
   bool all = (flags & MSG_WAITALL) != 0;
-  if (all && (flags & MSG_PEEK) != 0) return AwaitFd(fd, EPOLLIN) ? block() : -1;
+  if ((all && (flags & MSG_PEEK) != 0) || WaitsForMore(fd)) {
+    return AwaitFd(fd, EPOLLIN) ? block() : -1;
+  }
   if (!all) {
     return Retry(
-        fd, EPOLLIN,
+        fd, EPOLLIN, (flags & MSG_PEEK) == 0 ? n : 0,
         [=](int d) {
           return plat::Syscall(__NR_recvfrom, d, p, n, flags | MSG_DONTWAIT, from, size);
         },
@@ -115,31 +58,32 @@ ssize_t Send(int fd, const void* p, size_t n, int flags, const struct sockaddr* 
       block);
 }
 
-size_t Length(const struct msghdr* m) {
-  size_t n = 0;
-  for (size_t i = 0; i < m->msg_iovlen; ++i) n += m->msg_iov[i].iov_len;
-  return n;
-}
+size_t Length(const struct msghdr* m) { return Total(m->msg_iov, m->msg_iovlen); }
 
 // The rest of a message of which `done` bytes are sent: no control data again.
 long SendRest(int fd, const struct msghdr* m, size_t done, int flags) {
-  constexpr size_t kMost = 16;
+  constexpr int kMost = 16;
   struct iovec rest[kMost];
   struct msghdr copy = *m;
   copy.msg_control = nullptr;
   copy.msg_controllen = 0;
   copy.msg_iov = rest;
-  copy.msg_iovlen = 0;
-  for (size_t i = 0; i < m->msg_iovlen && copy.msg_iovlen < kMost; ++i) {
-    const struct iovec& v = m->msg_iov[i];
-    if (done >= v.iov_len) {
-      done -= v.iov_len;
-      continue;
-    }
-    rest[copy.msg_iovlen++] = {static_cast<char*>(v.iov_base) + done, v.iov_len - done};
-    done = 0;
-  }
+  copy.msg_iovlen = static_cast<size_t>(Rest(m->msg_iov, m->msg_iovlen, done, rest, kMost));
   return plat::Syscall(__NR_sendmsg, fd, &copy, flags);
+}
+
+// A message of which `done` bytes are sent already.
+template <typename F>
+ssize_t SendMessage(int fd, const struct msghdr* m, int flags, size_t done, F block) {
+  return RetryAll(
+      fd, EPOLLOUT, Length(m) - done,
+      [=](int d, size_t more) {
+        if (UNDERGO_UNLIKELY(done + more != 0)) {
+          return SendRest(d, m, done + more, flags | MSG_DONTWAIT);
+        }
+        return plat::Syscall(__NR_sendmsg, d, m, flags | MSG_DONTWAIT);
+      },
+      block);
 }
 
 // Received control data may hold descriptors, of which the numbers mean something new.
@@ -158,14 +102,20 @@ ssize_t WithControl(const struct msghdr* m, ssize_t r) {
   return r;
 }
 
+// Descriptors that are sent are other processes' too.
+void NoteSent(const struct msghdr* m) {
+  if (m->msg_controllen != 0) sched::NetpollShare();
+}
+
 template <typename F>
-int Accept(int fd, F block) {
+int Accept(int fd, bool blocks, F block) {
   if (sched::Current() == nullptr) return block();
   if (!AwaitFd(fd, EPOLLIN)) return -1;
   int made = block();
   if (made >= 0) {
     sched::NetpollForget(made);
     sched::NetpollSetKind(made, FdKind::kSocket);
+    if (blocks) sched::NetpollSetOwn(made, true);
   }
   return made;
 }
@@ -194,18 +144,47 @@ ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t size, int flags, struct
 ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
   auto block = [=] { return plain::recvmsg(fd, m, flags); };
   if (!Parks(fd, flags)) return WithControl(m, block());
-  if ((flags & MSG_WAITALL) != 0) return AwaitFd(fd, EPOLLIN) ? WithControl(m, block()) : -1;
+  if ((flags & MSG_WAITALL) != 0 || WaitsForMore(fd)) {
+    return AwaitFd(fd, EPOLLIN) ? WithControl(m, block()) : -1;
+  }
   ssize_t r = Retry(
-      fd, EPOLLIN, [=](int d) { return plat::Syscall(__NR_recvmsg, d, m, flags | MSG_DONTWAIT); },
-      block);
+      fd, EPOLLIN, 0,
+      [=](int d) { return plat::Syscall(__NR_recvmsg, d, m, flags | MSG_DONTWAIT); }, block);
   return WithControl(m, r);
 }
 
+// As the kernel's: all messages unless MSG_WAITFORONE is set, and the time counts between two of
+// them only.
 int recvmmsg(int fd, struct mmsghdr* m, unsigned n, int flags, struct timespec* t) {
-  if (Parks(fd, flags) && t == nullptr && !AwaitFd(fd, EPOLLIN)) return -1;
-  int r = plain::recvmmsg(fd, m, n, flags, t);
-  for (int i = 0; i < r; ++i) WithControl(&m[i].msg_hdr, 0);
-  return r;
+  bool parks = Parks(fd, flags) && !WaitsForMore(fd) && (t == nullptr || IsValid(t));
+  if (!parks) {
+    int r = plain::recvmmsg(fd, m, n, flags, t);
+    for (int i = 0; i < r; ++i) WithControl(&m[i].msg_hdr, 0);
+    return r;
+  }
+  uint64_t deadline = t != nullptr ? plat::NowNs() + ToNs(t) : sched::kNever;
+  unsigned done = 0;
+  ssize_t r = 0;
+  while (done < n) {
+    int rest = flags | MSG_DONTWAIT;
+    r = Retry(
+        fd, EPOLLIN, 0,
+        [=](int d) { return plat::Syscall(__NR_recvmmsg, d, m + done, n - done, rest, nullptr); },
+        [=] { return plain::recvmmsg(fd, m + done, n - done, flags | MSG_WAITFORONE, nullptr); });
+    if (r <= 0) break;
+    for (ssize_t i = 0; i < r; ++i) WithControl(&m[done + static_cast<unsigned>(i)].msg_hdr, 0);
+    done += static_cast<unsigned>(r);
+    if ((flags & MSG_WAITFORONE) != 0 || IsNonblocking(fd)) break;
+    if (t == nullptr) continue;
+    uint64_t now = plat::NowNs();
+    if (now >= deadline) {
+      *t = {};
+      break;
+    }
+    *t = {static_cast<time_t>((deadline - now) / 1'000'000'000),
+          static_cast<long>((deadline - now) % 1'000'000'000)};
+  }
+  return done != 0 ? static_cast<int>(done) : static_cast<int>(r);
 }
 
 ssize_t send(int fd, const void* p, size_t n, int flags) {
@@ -223,27 +202,43 @@ ssize_t sendto(int fd, const void* p, size_t n, int flags, const struct sockaddr
 
 ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
   auto block = [=] { return plain::sendmsg(fd, m, flags); };
+  NoteSent(m);
   if (!Parks(fd, flags)) return block();
-  return RetryAll(
-      fd, EPOLLOUT, Length(m),
-      [=](int d, size_t done) {
-        if (UNDERGO_UNLIKELY(done != 0)) return SendRest(d, m, done, flags | MSG_DONTWAIT);
-        return plat::Syscall(__NR_sendmsg, d, m, flags | MSG_DONTWAIT);
-      },
-      block);
+  return SendMessage(fd, m, flags, 0, block);
 }
 
 int sendmmsg(int fd, struct mmsghdr* m, unsigned n, int flags) {
-  if (Parks(fd, flags) && !AwaitFd(fd, EPOLLOUT)) return -1;
-  return plain::sendmmsg(fd, m, n, flags);
+  for (unsigned i = 0; i < n; ++i) NoteSent(&m[i].msg_hdr);
+  if (!Parks(fd, flags)) return plain::sendmmsg(fd, m, n, flags);
+  unsigned done = 0;
+  while (done < n) {
+    ssize_t r = Retry(
+        fd, EPOLLOUT, 0,
+        [=](int d) {
+          return plat::Syscall(__NR_sendmmsg, d, m + done, n - done, flags | MSG_DONTWAIT);
+        },
+        [=] { return plain::sendmmsg(fd, m + done, 1, flags); });
+    if (r <= 0) return done != 0 ? static_cast<int>(done) : static_cast<int>(r);
+    done += static_cast<unsigned>(r);
+    // The last one may have gone in part.
+    struct mmsghdr* last = &m[done - 1];
+    size_t sent = last->msg_len, size = Length(&last->msg_hdr);
+    if (UNDERGO_LIKELY(sent >= size)) continue;
+    if (IsNonblocking(fd)) return static_cast<int>(done);
+    ssize_t more = SendMessage(fd, &last->msg_hdr, flags, sent, [] { return ssize_t{0}; });
+    if (more > 0) last->msg_len += static_cast<unsigned>(more);
+    if (last->msg_len < size) return static_cast<int>(done);
+  }
+  return static_cast<int>(done);
 }
 
 int accept(int fd, struct sockaddr* from, socklen_t* size) {
-  return Accept(fd, [=] { return plain::accept(fd, from, size); });
+  return Accept(fd, true, [=] { return plain::accept(fd, from, size); });
 }
 
 int accept4(int fd, struct sockaddr* from, socklen_t* size, int flags) {
-  return Accept(fd, [=] { return plain::accept4(fd, from, size, flags); });
+  return Accept(fd, (flags & SOCK_NONBLOCK) == 0,
+                [=] { return plain::accept4(fd, from, size, flags); });
 }
 
 }  // namespace undergo::posix

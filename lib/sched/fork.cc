@@ -82,6 +82,7 @@ void ResetP(P* p) {
 void ForkersTrace() { forkers_trace = true; }
 
 void NoteFork() {
+  NetpollShare();
   G* g = Self();
   // Then the first M is as good as any, and lives that long anyway.
   if (g == nullptr || g->m == nullptr) return;

@@ -40,13 +40,19 @@ namespace {
 
 struct Slot {
   sync::Mutex lock;
-  uint32_t armed;  // lock; events registered and not yet reported
-  FdWait* waits;   // lock; read without as a hint
-  int peer;        // atomic hint; number of the other end + 1
-  uint32_t users;  // lock; of a number of ours: operations that go on with it
-  FdKind kind;     // atomic hint
-  bool handed;     // lock; the last wait was ended by hand-over
-  bool pending;    // lock; in the list of those to be registered
+  uint32_t armed;     // lock; events registered and not yet reported
+  FdWait* waits;      // lock; read without as a hint
+  int peer;           // atomic hint; number of the other end + 1
+  uint32_t users;     // lock; of a number of ours: operations that go on with it
+  uint32_t activity;  // atomic; see NetpollActivity
+  uint32_t balance;   // atomic hint; bytes that this process wrote into it and has not read
+  uint32_t dry;       // atomic hint; the activity + 1 at which a read emptied it, 0: none did
+  uint32_t reads;     // atomic hint; counts reads that did not try
+  uint32_t own;       // atomic; `shared` when this process made it, 0: others have it
+  FdKind kind;        // atomic hint
+  bool stream;        // hint: a socket that keeps no messages apart
+  bool handed;        // lock; read without as a hint; the last wait was ended by hand-over
+  bool pending;       // lock; in the list of those to be registered
 };
 
 constexpr uint32_t kChunk = 1024, kChunks = 1024;
@@ -57,6 +63,7 @@ constinit int epoll_fd = -1;       // atomic; written under open_lock
 constinit int event_fd = -1;       // atomic; the same
 constinit uint32_t waiting = 0;    // atomic; FdWaits in slots
 constinit uint32_t broken = 0;     // atomic futex; 1: come back
+constinit uint32_t shared = 1;     // atomic; counts events after which others may have what exists
 constinit bool has_pwait2 = true;  // set false by the first failure
 
 constexpr uint32_t kMostPending = 64;
@@ -66,23 +73,27 @@ constinit int pending[kMostPending] = {};
 
 constexpr uint64_t kBreakTag = ~uint64_t{0};
 
+void EnterSection() {
+  heap::thread_words.busy++;
+  heap::thread_words.in_sched++;
+  CompilerFence();
+}
+
+void LeaveSection() {
+  CompilerFence();
+  heap::thread_words.in_sched--;
+  heap::EndBusy();
+  if (UNDERGO_UNLIKELY(heap::thread_words.deferred != 0) && heap::thread_words.busy == 0 &&
+      on_sched_end != nullptr) {
+    on_sched_end(Self());
+  }
+}
+
 // Handlers of the program wait meanwhile, and the thread is not switched away from.
 class Section {
  public:
-  Section() {
-    heap::thread_words.busy++;
-    heap::thread_words.in_sched++;
-    CompilerFence();
-  }
-  ~Section() {
-    CompilerFence();
-    heap::thread_words.in_sched--;
-    heap::EndBusy();
-    if (UNDERGO_UNLIKELY(heap::thread_words.deferred != 0) && heap::thread_words.busy == 0 &&
-        on_sched_end != nullptr) {
-      on_sched_end(Self());
-    }
-  }
+  Section() { EnterSection(); }
+  ~Section() { LeaveSection(); }
   Section(const Section&) = delete;
   Section& operator=(const Section&) = delete;
 };
@@ -124,22 +135,14 @@ long Control(int epoll, int op, int fd, uint32_t events, uint64_t data) {
 // milliseconds; and fork copies it up to the highest number in use.
 constexpr int kHigh = 56;
 
-int MoveHigh(int fd) {
-  if (fd < 0) return -1;
-  long high = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, kHigh);
-  if (plat::IsError(high)) return fd;
-  plat::Syscall(__NR_close, fd);
-  return static_cast<int>(high);
-}
-
 bool Rearm(int fd, Slot* s);
 
 // With open_lock held.
 bool OpenLocked() {
   auto e = static_cast<int>(plat::Syscall(__NR_epoll_create1, EPOLL_CLOEXEC));
   auto v = static_cast<int>(plat::Syscall(__NR_eventfd2, 1, EFD_CLOEXEC | EFD_NONBLOCK));
-  e = MoveHigh(e);
-  v = MoveHigh(v);
+  e = NetpollMoveHigh(e);
+  v = NetpollMoveHigh(v);
   if (e < 0 || v < 0 || plat::IsError(Control(e, EPOLL_CTL_ADD, v, 0, kBreakTag))) {
     if (e >= 0) plat::Syscall(__NR_close, e);
     if (v >= 0) plat::Syscall(__NR_close, v);
@@ -385,16 +388,21 @@ void NetpollAfterFork() {
   }
 }
 
-bool NetpollAdd(FdWait* f) {
+Entered NetpollAdd(FdWait* f) {
   Section in;
   Slot* s = Make(f->fd);
-  if (s == nullptr || !Open()) return false;
+  if (s == nullptr || !Open()) return Entered::kCannot;
   sync::MutexLock hold(s->lock);
   Link(s, f);
-  if (s->handed && s->armed == 0 && Postpone(f->fd, s)) return true;
-  if (Rearm(f->fd, s)) return true;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: NetpollHandOver
+  if (f->counts && LoadRelaxed(&s->activity) != f->seen) {
+    if (f->linked) Unlink(s, f);
+    return Entered::kNow;
+  }
+  if (s->handed && Postpone(f->fd, s)) return Entered::kYes;
+  if (Rearm(f->fd, s)) return Entered::kYes;
   if (f->linked) Unlink(s, f);
-  return false;
+  return Entered::kCannot;
 }
 
 void NetpollRemove(FdWait* f) {
@@ -409,13 +417,17 @@ void NetpollRemove(FdWait* f) {
   }
 }
 
-void NetpollHandOver(int fd, uint32_t events) {
+void NetpollHandOver(int fd, uint32_t events, size_t bytes) {
   Slot* own = Find(fd);
   int peer = own != nullptr ? LoadRelaxed(&own->peer) - 1 : -1;
   if (peer < 0) return;
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);
   Slot* s = Find(peer);
-  if (s == nullptr || LoadRelaxed(&s->waits) == nullptr || Current() == nullptr) return;
+  if (s == nullptr) return;
+  auto n = static_cast<uint32_t>(bytes);
+  if (events == EPOLLIN) FetchAddRelaxed(&s->balance, n);
+  if (events == EPOLLOUT) FetchAddRelaxed(&own->balance, 0 - n);
+  __atomic_fetch_add(&s->activity, 1u, __ATOMIC_SEQ_CST);  // pairs: NetpollAdd
+  if (LoadRelaxed(&s->waits) == nullptr || Current() == nullptr) return;
   GQueue ready;
   {
     Section in;
@@ -426,6 +438,42 @@ void NetpollHandOver(int fd, uint32_t events) {
   while (G* g = ready.Pop()) MakeReady(g, true);
 }
 
+uint32_t NetpollActivity(int fd) {
+  Slot* s = Find(fd);
+  return s != nullptr ? __atomic_load_n(&s->activity, __ATOMIC_SEQ_CST)
+                      : 0;  // pairs: NetpollHandOver
+}
+
+void NetpollSetDry(int fd, uint32_t activity) {
+  if (Slot* s = Find(fd)) StoreRelaxed(&s->dry, activity + 1);
+}
+
+void NetpollSetWet(int fd) {
+  Slot* s = Find(fd);
+  if (s != nullptr && LoadRelaxed(&s->dry) != 0) StoreRelaxed(&s->dry, 0u);
+}
+
+void NetpollFoundNothing(int fd, uint32_t activity) {
+  Slot* s = Find(fd);
+  if (s != nullptr && LoadRelaxed(&s->activity) == activity) StoreRelaxed(&s->balance, 0u);
+}
+
+bool NetpollIsDry(int fd, uint32_t activity) {
+  constexpr uint32_t kTryEvery = 16;  // or else a busy descriptor would never be tried again
+  Slot* s = Find(fd);
+  if (s == nullptr) return false;
+  // Is registered later: its bytes must have been counted. The sum of an eventfd is no such count.
+  if (s->handed) {
+    bool pipe = LoadRelaxed(&s->kind) == FdKind::kNowait && LoadRelaxed(&s->peer) - 1 != fd;
+    return pipe && LoadRelaxed(&s->balance) == 0;
+  }
+  // The poller looks at once, should the read have left something.
+  if (!s->stream || LoadRelaxed(&s->dry) != activity + 1 || activity + 1 == 0) return false;
+  uint32_t reads = LoadRelaxed(&s->reads) + 1;
+  StoreRelaxed(&s->reads, reads);
+  return reads % kTryEvery != 0;
+}
+
 FdKind NetpollKind(int fd) {
   Slot* s = Find(fd);
   return s != nullptr ? LoadRelaxed(&s->kind) : FdKind::kUnknown;
@@ -433,6 +481,37 @@ FdKind NetpollKind(int fd) {
 
 void NetpollSetKind(int fd, FdKind kind) {
   if (Slot* s = Make(fd)) StoreRelaxed(&s->kind, kind);
+}
+
+void NetpollSetOwn(int fd, bool stream) {
+  Slot* s = Make(fd);
+  if (s == nullptr) return;
+  s->stream = stream;
+  StoreRelaxed(&s->own, LoadRelaxed(&shared));
+}
+
+void NetpollDisown(int fd) {
+  if (Slot* s = Find(fd)) StoreRelaxed(&s->own, 0u);
+}
+
+bool NetpollIsOwn(int fd) {
+  Slot* s = Find(fd);
+  return s != nullptr && LoadRelaxed(&s->own) == LoadAcquire(&shared);  // pairs: NetpollShare
+}
+
+void NetpollShare() { FetchAddAcqRel(&shared, 1u); }  // pairs: NetpollIsOwn
+
+FlagsLock::FlagsLock(int fd) : lock_(nullptr) {
+  EnterSection();
+  Slot* s = Find(fd);
+  if (s == nullptr) return;
+  lock_ = &s->lock;
+  lock_->Lock();
+}
+
+FlagsLock::~FlagsLock() {
+  if (lock_ != nullptr) lock_->Unlock();
+  LeaveSection();
 }
 
 void NetpollPair(int a, int b) {
@@ -447,6 +526,10 @@ void NetpollForget(int fd) {
   Slot* s = Find(fd);
   if (s == nullptr) return;
   StoreRelaxed(&s->kind, FdKind::kUnknown);
+  StoreRelaxed(&s->own, 0u);
+  StoreRelaxed(&s->dry, 0u);
+  StoreRelaxed(&s->balance, 0u);
+  StoreRelaxed(&s->handed, false);
   StoreRelaxed(&s->peer, 0);
 }
 
@@ -462,7 +545,7 @@ unsigned NetpollSkip(unsigned fd) {
 
 void NetpollClosing(int fd) {
   // Who waits for the other end sees the end of it.
-  NetpollHandOver(fd, EPOLLIN | EPOLLOUT | EPOLLHUP);
+  NetpollHandOver(fd, EPOLLIN | EPOLLOUT | EPOLLHUP, 0);
   Slot* s = Find(fd);
   if (s == nullptr || LoadRelaxed(&s->waits) == nullptr || Current() == nullptr) return;
   long kept = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, kHigh);
@@ -501,6 +584,14 @@ void NetpollEndUse(int was, int now) {
     last = --s->users == 0;
   }
   if (last) plat::Syscall(__NR_close, now);
+}
+
+int NetpollMoveHigh(int fd) {
+  if (fd < 0) return -1;
+  long high = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, kHigh);
+  if (plat::IsError(high)) return fd;
+  plat::Syscall(__NR_close, fd);
+  return static_cast<int>(high);
 }
 
 bool NetpollOwns(int fd) {

@@ -44,20 +44,36 @@ struct FdWait {
   int fd;               // another number if the descriptor was closed meanwhile, see NetpollClosing
   uint32_t events;      // EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
   bool one;             // takes what comes: of several such waits one is ended at a time
+  bool counts = false;  // the wait is over already if NetpollActivity is not `seen` any more
+  uint32_t seen = 0;
   bool linked = false;  // lock of the descriptor's slot
   FdWait* next = nullptr;
   FdWait* prev = nullptr;
 };
 
-// The waiter, armed, waits for the descriptor. False: this kind of descriptor cannot be waited for,
-// or there is no memory; nothing is entered then.
-bool NetpollAdd(FdWait* f);
+// The waiter, armed, waits for the descriptor. kNow: no need to; kCannot: this kind of descriptor
+// cannot be waited for, or there is no memory. Nothing is entered then.
+enum class Entered : uint8_t { kYes, kNow, kCannot };
+Entered NetpollAdd(FdWait* f);
 // After the wait. Keeps errno.
 void NetpollRemove(FdWait* f);
 
-// Something was done with the descriptor by this process that may make its other end, or the
-// descriptor itself, ready: a hint that saves the way through the kernel.
-void NetpollHandOver(int fd, uint32_t events);
+// Something was done with the descriptor by this process that may make its other end ready for
+// `events`: a hint that saves the way through the kernel. `bytes` that were written or read.
+void NetpollHandOver(int fd, uint32_t events, size_t bytes);
+
+// Counts what was done at the other end of a channel of this process. A reader looks before it
+// tries, so that nothing is missed between the try and its wait.
+uint32_t NetpollActivity(int fd);
+// A read that had waited took all that there was, at this count.
+void NetpollSetDry(int fd, uint32_t activity);
+// One that had not waited found something.
+void NetpollSetWet(int fd);
+// A read that tried had to wait, at this count.
+void NetpollFoundNothing(int fd, uint32_t activity);
+// Whether the next read will have to wait: the last one took all, and nothing was done since. A
+// hint.
+bool NetpollIsDry(int fd, uint32_t activity);
 
 // What is known of a descriptor number; a hint that is dropped by NetpollForget.
 enum class FdKind : uint8_t {
@@ -70,6 +86,25 @@ enum class FdKind : uint8_t {
 inline constexpr unsigned kMostFds = 1u << 20;  // larger numbers are plain
 FdKind NetpollKind(int fd);
 void NetpollSetKind(int fd, FdKind kind);
+// This process has just made it, and it blocks: nobody else has its description until NetpollShare,
+// so it blocks until NetpollDisown.
+// `stream`: a socket that keeps no messages apart.
+void NetpollSetOwn(int fd, bool stream);
+void NetpollDisown(int fd);
+bool NetpollIsOwn(int fd);
+// What exists now may be other processes', or be known by another number.
+void NetpollShare();
+// While a description's flags are not what the program wants them to be. Handlers wait.
+class FlagsLock {
+ public:
+  explicit FlagsLock(int fd);
+  ~FlagsLock();
+  FlagsLock(const FlagsLock&) = delete;
+  FlagsLock& operator=(const FlagsLock&) = delete;
+
+ private:
+  sync::Mutex* lock_;  // null: the number is not in the table
+};
 // The two are ends of one channel; equal for an eventfd.
 void NetpollPair(int a, int b);
 // The number names something else from now on, or nothing.
@@ -83,6 +118,8 @@ void NetpollClosing(int fd);
 // The end of an operation that began with the number `was` and ended with `now`.
 void NetpollEndUse(int was, int now);
 
+// Moves a descriptor of ours to a number that programs seldom get to; returns that, or `fd`.
+int NetpollMoveHigh(int fd);
 // Whether the number is one of the poller's own; moves these out of the way of a dup2 to `fd`.
 bool NetpollOwns(int fd);
 void NetpollMakeRoom(int fd);
