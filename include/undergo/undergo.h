@@ -135,8 +135,7 @@ UNDERGO_WEAK int undergo_add_roots(void *from, void *to);
 /*
  * Prints every thread with its state, what it waits for and its call chain, to standard error or
  * the log, in Go's format. Returns at once; a thread of the library prints a moment later. Safe in
- * signal handlers. Returns 0, or -1 when the scheduler does not run (no thread was made yet, or
- * UNDERGO=sched=off) or the dump before is not begun.
+ * signal handlers. Returns 0, or -1 when another dump is being printed or no thread can be made.
  */
 UNDERGO_WEAK int undergo_dump_threads(void);
 

@@ -11,6 +11,8 @@
 #include "boot/options.h"
 #include "boot/procs.h"
 #include "boot/stress.h"
+#include "diag/deadlock.h"
+#include "diag/dump.h"
 #include "gc/audit.h"
 #include "gc/collector.h"
 #include "heap/bad_free.h"
@@ -140,10 +142,17 @@ void Start(int, char**, char** envp) {
   JoinAudit(envp);
   StartCollector();
   posix::InstallThreadExitHook();
-  if (options.gc != GcMode::kOff || options.stress != StressMode::kOff)
+  // Who names a signal wants no call of the program to end early for it.
+  bool dumps = options.dump_signal > 0;
+  if (options.gc != GcMode::kOff || options.stress != StressMode::kOff || dumps) {
     posix::EnableBlockingCalls();
+  }
+  if (dumps) world::EnablePublishing();
   StartStress();
   posix::InstallSignals();
+  if (options.dump_signal >= 0) {
+    diag::ConfigureDumpSignal(dumps ? options.dump_signal : SIGQUIT, dumps);
+  }
   if (!options.sched) return;
   posix::InstallWishes();
   // Sanitizers that were linked in export nothing, but they look for this.
@@ -158,6 +167,9 @@ void Start(int, char**, char** envp) {
   sched::ConfigureTrace(static_cast<uint64_t>(Max(options.godebug.schedtrace, 0)) * 1'000'000,
                         options.godebug.scheddetail > 0);
   if (gc::IsOn()) sched::clock_hook = gc::CheckTimer;
+  if (options.deadlock != DeadlockMode::kOff) {
+    diag::WatchForDeadlock(options.deadlock == DeadlockMode::kAbort);
+  }
   sched::preempt_by_signal = options.godebug.asyncpreemptoff <= 0;
 }
 

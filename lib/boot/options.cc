@@ -240,6 +240,26 @@ bool SetNames(Text text, char* field) {
   return true;
 }
 
+// Signals that may ask for something: none that a fault raises, none that means a child or a stop.
+bool ParseSignal(Text text, int32_t* out) {
+  struct Named {
+    char name[8];
+    int32_t number;
+  };
+  static constexpr Named kSignals[] = {
+      {"HUP", 1},   {"INT", 2},    {"QUIT", 3}, {"USR1", 10}, {"USR2", 12},
+      {"ALRM", 14}, {"TERM", 15},  {"URG", 23}, {"XCPU", 24}, {"VTALRM", 26},
+      {"PROF", 27}, {"WINCH", 28}, {"IO", 29},  {"PWR", 30},
+  };
+  if (text.size > 3 && Text{text.data, 3}.Is("SIG")) text = {text.data + 3, text.size - 3};
+  for (const Named& s : kSignals) {
+    if (!text.Is(s.name)) continue;
+    *out = s.number;
+    return true;
+  }
+  return false;
+}
+
 bool SetText(const OptionInfo& info, Text text, Options* out) {
   char* const field = reinterpret_cast<char*>(out) + info.offset;
   switch (info.kind) {
@@ -266,6 +286,8 @@ bool SetText(const OptionInfo& info, Text text, Options* out) {
       return true;
     case OptionKind::kPath: return SetPath(text, field);
     case OptionKind::kNames: return SetNames(text, field);
+    case OptionKind::kSignal:
+      return ParseOr<int32_t>(ParseSignal, text, -1, reinterpret_cast<int32_t*>(field));
     case OptionKind::kEnum: {
       const int index = FindWord(info.words, text);
       if (index < 0) return false;
@@ -364,6 +386,7 @@ const char* OptionForm(const OptionInfo& info) {
     case OptionKind::kDuration: return "DELAY|off";
     case OptionKind::kPath: return "PATH";
     case OptionKind::kNames: return "NAME:...";
+    case OptionKind::kSignal: return "SIG|off";
     case OptionKind::kEnum: return info.words;
   }
   return "";
@@ -380,6 +403,9 @@ const char* OptionAccepted(const OptionInfo& info) {
     case OptionKind::kPath: return "a path of 1 to 4095 bytes";
     case OptionKind::kNames:
       return "names of modules without folders, separated by colons, such as libfoo.so:libbar.so";
+    case OptionKind::kSignal:
+      return "a signal of HUP, INT, QUIT, USR1, USR2, ALRM, TERM, URG, XCPU, VTALRM, PROF, WINCH, "
+             "IO, PWR, or off";
     case OptionKind::kSwitch:
     case OptionKind::kEnum: return OptionForm(info);
   }

@@ -27,6 +27,7 @@ enum class OptionKind : uint8_t {
   kDuration,
   kPath,
   kNames,
+  kSignal,
   kEnum,
 };
 
@@ -64,7 +65,8 @@ struct GodebugOptions {
 };
 
 // A fresh object holds the defaults. Units are in the names of the fields and, by kind, in
-// abi/options.def; gomaxprocs is 0 when the user gave none, and boot/procs.h has the number then.
+// abi/options.def; gomaxprocs is 0 when the user gave none, and boot/procs.h has the number then;
+// dump_signal is 0 when the user named none, which means SIGQUIT in programs with threads.
 struct Options {
   GodebugOptions godebug;
 #define UNDERGO_VARIABLE(name, field, kind, initial, help) \

@@ -69,7 +69,7 @@ void FillCollector(undergo_stats* out) {
 }  // namespace
 
 extern "C" int undergo_dump_threads() {
-  return undergo::diag::RequestDump(nullptr, nullptr) ? 0 : -1;
+  return undergo::diag::RequestDump({}) ? 0 : -1;
 }
 
 extern "C" int undergo_read_stats(undergo_stats* out, size_t size) {

@@ -136,7 +136,7 @@ std::string HelpText() {
       "Usage: undergo [options] [--] PROGRAM [ARGS]   run PROGRAM under undergo\n"
       "       undergo audit [options] [--] PROGRAM    may PROGRAM be collected?\n"
       "       undergo doctor                          show what this machine offers\n"
-      "Options (those for settings go before the environment, see below):\n";
+      "Options (those for settings go before the environment; see undergo(1)):\n";
   for (size_t i = 0; i < boot::kOptionCount; ++i) {
     const OptionInfo& info = boot::kOptionTable[i];
     if (info.scope == OptionScope::kGodebug) continue;
@@ -146,10 +146,8 @@ std::string HelpText() {
   text += HelpLine("library=PATH", "the library to use instead of ours");
   text += HelpLine("version, --help", "print the version, or this page");
   text +=
-      "\n"
       "Environment: GOGC, GOMEMLIMIT, GOMAXPROCS, GODEBUG, UNDERGO=key=value,...\n"
-      "Exit status: that of PROGRAM; 2 bad setting or program, 126 not executable,\n"
-      "127 not found. The manual page undergo(1) tells more.\n";
+      "Exit status: PROGRAM's; 2 bad setting, 126 not executable, 127 not found.\n";
   return text;
 }
 

@@ -35,12 +35,14 @@
 #include "plat/backtrace.h"
 #include "plat/real.h"
 #include "plat/syscall.h"
+#include "posix/dump_signal.h"
 #include "posix/posix.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
 #include "sched/park.h"
 #include "sched/sched.h"
 #include "world/blocked_call.h"
+#include "world/foreign.h"
 
 namespace undergo::posix {
 
@@ -60,6 +62,15 @@ constexpr uint64_t kSiginfoBit = uint64_t{1} << 63;
 constinit bool faults_watched = false;
 constinit int fault_flags = 0;  // atomic; sa_flags as the program gave them
 bool IsWatched(int sig) { return sig == SIGSEGV && faults_watched; }
+
+// The signal whose default action is replaced; `replacement` is null until it is to be so.
+constinit int replaced_signal = 0;
+constinit DefaultAction replaced_by = nullptr;
+constinit DefaultAction replacement = nullptr;  // atomic
+constinit int default_flags = 0;                // atomic; sa_flags that came with SIG_DFL
+bool IsReplaced(int sig, sighandler_t handler) {
+  return handler == SIG_DFL && sig == replaced_signal && LoadRelaxed(&replacement) != nullptr;
+}
 
 bool ClaimFault(siginfo_t* info, const greg_t* registers) {
   constexpr uint32_t kFrames = 8;
@@ -213,6 +224,13 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
     if (action == SIG_DFL || action == SIG_IGN) return TakeDefaultAction(sig, info);
     if ((LoadRelaxed(&fault_flags) & SA_RESETHAND) != 0) StoreRelease(&handlers[sig], uint64_t{0});
   }
+  if (UNDERGO_UNLIKELY(handler == nullptr)) {
+    handler = LoadRelaxed(&replacement);
+    if (sig != replaced_signal || handler == nullptr) return;  // changed just now
+    // It needs nothing of the thread, and answers also when no thread can run. Except that a poke
+    // must be taken out of its queue.
+    if (!IsPoke(info)) return handler(sig, info, context);
+  }
   if (UNDERGO_UNLIKELY(sched::Active())) return OnScheduled(handler, sig, info, c);
   return RunOnThread(handler, sig, info, context);
 }
@@ -235,6 +253,10 @@ sighandler_t Install(sighandler_t (*real)(int, sighandler_t), int sig, sighandle
   if (sig <= 0 || sig >= kSignals || real == nullptr) {
     errno = EINVAL;
     return SIG_ERR;
+  }
+  if (UNDERGO_UNLIKELY(IsReplaced(sig, handler))) {
+    struct sigaction act = {}, old;
+    return posix::sigaction(sig, &act, &old) == 0 ? old.sa_handler : SIG_ERR;
   }
   uint64_t before = LoadAcquire(&handlers[sig]);  // pairs: the store below
   bool wrap = IsFunction(handler) || IsWatched(sig);
@@ -260,14 +282,48 @@ void WatchFaults() {
   real::sigaction(SIGSEGV, &ours, nullptr);
 }
 
+namespace {
+
+void SetReplacement(struct sigaction* ours) {
+  StoreRelaxed(&default_flags, ours->sa_flags & ~SA_SIGINFO);
+  ours->sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  __builtin_memcpy(&ours->sa_mask, &world::kAllButStopSignal, sizeof world::kAllButStopSignal);
+}
+
+}  // namespace
+
+void ReplaceDefaultAction(int sig, DefaultAction action, bool now) {
+  replaced_signal = sig;
+  replaced_by = action;
+  if (now) WatchDumpSignal();
+}
+
+void WatchDumpSignal() {
+  if (replaced_by == nullptr || LoadRelaxed(&replacement) != nullptr) return;
+  if (real::sigaction == nullptr) real::Resolve();
+  world::MarkOwnMemory();  // the handler asks whose it is
+  StoreRelaxed(&replacement, replaced_by);
+  struct sigaction now;
+  if (real::sigaction(replaced_signal, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) return;
+  posix::sigaction(replaced_signal, &now, nullptr);
+}
+
+uint64_t ReplacedSignals() {
+  if (LoadRelaxed(&replacement) == nullptr) return 0;
+  bool programs =
+      (LoadAcquire(&handlers[replaced_signal]) & ~kSiginfoBit) != 0;  // pairs: sigaction
+  return programs || !IsWrapped(ActionOf(replaced_signal)) ? 0 : Bit(replaced_signal);
+}
+
 int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   if (real::sigaction == nullptr) real::Resolve();
   if (sig <= 0 || sig >= kSignals) return real::sigaction(sig, act, old);
   uint64_t before = LoadAcquire(&handlers[sig]);  // pairs: the store below
   struct sigaction ours;
   bool watched = IsWatched(sig);
-  bool wrap = act != nullptr && (IsFunction(act->sa_handler) || watched);
-  int flags_before = LoadRelaxed(&fault_flags);
+  bool replaced = act != nullptr && IsReplaced(sig, act->sa_handler);
+  bool wrap = act != nullptr && (IsFunction(act->sa_handler) || watched || replaced);
+  int flags_before = LoadRelaxed(watched ? &fault_flags : &default_flags);
   if (wrap) {
     ours = *act;
     uint64_t entry = reinterpret_cast<uint64_t>(act->sa_handler);
@@ -278,6 +334,7 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
       StoreRelaxed(&fault_flags, act->sa_flags);
       ours.sa_flags &= ~SA_RESETHAND;
     }
+    if (replaced) SetReplacement(&ours);
     act = &ours;
     StoreRelease(&handlers[sig], entry);  // pairs: Trampoline
   }
@@ -289,7 +346,8 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   if (old != nullptr && IsOurs(old->sa_handler)) {
     old->sa_handler = Recorded(before);
     if ((before & kSiginfoBit) == 0) old->sa_flags &= ~SA_SIGINFO;
-    if (watched) old->sa_flags = flags_before;
+    if (watched || (before & ~kSiginfoBit) == 0) old->sa_flags = flags_before;
+    if ((before & ~kSiginfoBit) == 0) sigemptyset(&old->sa_mask);
   }
   return 0;
 }

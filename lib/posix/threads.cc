@@ -7,6 +7,7 @@
 
 #include "plat/clock.h"
 #include "posix/deadline.h"
+#include "posix/dump_signal.h"
 #include "posix/posix.h"
 #include "sched/handoff.h"
 #include "sched/park.h"
@@ -90,6 +91,7 @@ int JoinG(G* g, void** result, uint64_t deadline, bool try_only) {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),
                    void* arg) {
   if (real::pthread_create == nullptr) real::Resolve();
+  WatchDumpSignal();
   sched::ThreadRequest r = {};
   if (!sched::StartScheduler() || InheritsKernelState() || !Translate(attr, &r)) {
     return CreateKernelThread(thread, attr, routine, arg);
@@ -104,6 +106,7 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routin
 
 int thrd_create(thrd_t* thread, thrd_start_t routine, void* arg) {
   if (real::thrd_create == nullptr) real::Resolve();
+  WatchDumpSignal();
   sched::ThreadRequest r = {};
   if (!sched::StartScheduler() || InheritsKernelState() || !Translate(nullptr, &r)) {
     return CreateKernelThread(thread, routine, arg);

@@ -112,11 +112,6 @@ extern constinit sync::Mutex start_lock;
 bool NewM();
 void WakeSysmon();
 
-// Asks sysmon for a thread of libc's making that runs `start` once. Any thread, any context. False
-// when an earlier request has not been served yet, or sysmon has ended (sched/quiesce.cc).
-bool RequestThread(void* (*start)(void*));
-// sysmon: serves the request.
-bool ServeThreadRequest();
 // The M of the process's first kernel thread.
 extern constinit M first_m;
 

@@ -345,27 +345,6 @@ const char* Start() {
 
 }  // namespace
 
-namespace {
-using ThreadStart = void* (*)(void*);
-constinit ThreadStart requested = nullptr;  // atomic
-}  // namespace
-
-bool RequestThread(void* (*start)(void*)) {
-  if (LoadAcquire(&sched.sysmon_runs) == 0) return false;  // pairs: StartSysmon
-  ThreadStart none = nullptr;
-  if (!CasAcqRel(&requested, &none, start)) return false;  // pairs: ServeThreadRequest
-  WakeSysmon();
-  return true;
-}
-
-bool ServeThreadRequest() {
-  ThreadStart start = LoadAcquire(&requested);  // pairs: RequestThread
-  if (start == nullptr) return false;
-  MakeThread(start, nullptr);
-  StoreRelease(&requested, ThreadStart{nullptr});  // pairs: RequestThread
-  return true;
-}
-
 void Configure(int procs) { wanted_procs = procs; }
 void StayKernelThreads(const char* why) { told_reason = why; }
 

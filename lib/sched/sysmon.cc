@@ -34,6 +34,7 @@
 namespace undergo::sched {
 
 constinit ClockHook clock_hook = nullptr;
+constinit AllIdleHook on_all_idle = nullptr;
 
 namespace {
 
@@ -213,13 +214,15 @@ void RunSysmon() {
   for (;;) {
     bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
     idle = all_idle && pause == kLongest ? idle + 1 : 0;
+    if (UNDERGO_UNLIKELY(idle % kIdleLooks == 1) && on_all_idle != nullptr && idle > 1) {
+      on_all_idle();
+    }
     bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire();
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
     if (Retire(now)) return;
     StoreRelaxed(&sched.now, now);
     bool did = MakeMs();
-    did |= ServeThreadRequest();
     {
       heap::BusyScope busy;  // a stop waits until no lock is held
       did |= Retake(now);

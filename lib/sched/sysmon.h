@@ -14,4 +14,9 @@ extern constinit ClockHook clock_hook;
 // The body of sysmon's thread. Returns when it has to end (sched/quiesce.h).
 void RunSysmon();
 
+// Called by sysmon when all Ps have been idle for about a second, and every further second that
+// it is awake; null: nobody wants to know. Set at start.
+using AllIdleHook = void (*)();
+extern constinit AllIdleHook on_all_idle;
+
 }  // namespace undergo::sched

@@ -32,6 +32,7 @@ bool Shares(int pid) {
 }  // namespace
 
 void MarkOwnMemory() {
+  if (process_id == 0) process_id = Pid();
   if (mark == nullptr) {
     auto* page = static_cast<uint32_t*>(plat::MapPages(kOsPageSize));
     if (page == nullptr) return;
@@ -42,6 +43,10 @@ void MarkOwnMemory() {
     mark = page;
   }
   *mark = 1;
+}
+
+void MarkOwnMemoryAgain() {
+  if (mark != nullptr) *mark = 1;
 }
 
 Whose WhoseMemory() {

@@ -17,8 +17,10 @@ enum class Whose : uint8_t {
 // Of the calling thread.
 Whose WhoseMemory();
 
-// Once at start; again in a copy.
+// Once at start.
 void MarkOwnMemory();
+// In a copy, if that was done.
+void MarkOwnMemoryAgain();
 
 // The calling process shares the memory.
 void NoteForeign();

@@ -55,6 +55,7 @@ struct alignas(64) Record {
 
   // Of the running stop; written before the answer, or by the stopper.
   Addr sp;
+  Addr pc, bp;  // of a thread that stopped by itself, with sp; pc 0: the frame of blocked_call.S
   const void* frame;
   size_t frame_size;
 

@@ -100,6 +100,7 @@ void Request(Record* r) {
   if (sp != 0) {
     r->by = StoppedBy::kBlockedCall;
     r->sp = sp;
+    r->pc = 0;
     return;
   }
   r->by = StoppedBy::kItself;
@@ -265,7 +266,8 @@ void StopHere() {
   r->frame_size = 0;
   // The registers of the callers lie in this function's frame, below its frame address.
   __builtin_unwind_init();
-  asm volatile("movq %%rsp, %0" : "=r"(r->sp));
+  asm volatile("leaq (%%rip), %0; movq %%rsp, %1; movq %%rbp, %2"
+               : "=&r"(r->pc), "=&r"(r->sp), "=&r"(r->bp));
   AnswerStop(r, state);
   SetSignalMask(before);
 }
@@ -310,7 +312,8 @@ void ForEachStopped(void (*visit)(void* context, const StoppedThread& t), void* 
   UNDERGO_CHECK(stopped);
   for (Record* r = first_record; r != nullptr; r = r->next) {
     if (r->by == StoppedBy::kNothing) continue;
-    StoppedThread t = {r->tid, r->sp, 0, 0, r->frame, r->frame_size, r->altstack, r->altstack_size};
+    StoppedThread t = {r->tid,           r->sp, 0,    0, r->frame, r->frame_size, r->altstack,
+                       r->altstack_size, r->pc, r->bp};
     if (r->sp >= r->stack_low && r->sp < r->stack_high) {
       t.stack_low = r->stack_low;
       t.stack_high = r->stack_high;
@@ -377,7 +380,7 @@ void AfterForkInChild() {
   for (int& w : workers) w = 0;
   plat::ForgetOwnThreads();
   ResetRecords();
-  if (publishing) MarkOwnMemory();
+  MarkOwnMemoryAgain();
 }
 
 }  // namespace undergo::world

@@ -26,6 +26,9 @@ struct StoppedThread {
   size_t frame_size;  // bytes
   Addr altstack;      // alternate signal stack; 0 when none or unknown
   size_t altstack_size;
+  // For call chains, without a frame: where it is at sp, and its rbp. pc 0: at sp is the frame that
+  // undergo_world_blocked_call makes.
+  Addr pc, bp;
 };
 
 enum class StopResult : uint8_t {

@@ -110,7 +110,7 @@ expect environment-is-kept 0 '^UNDERGO=gc=report$' env UNDERGO=gc=report "$under
 expect environment-is-not-invented 0 '^UNDERGO=\(unset\)$' "$undergo" ./show
 for setting in gogc=x gogc= gogc=1.5 gomemlimit=1GB gomemlimit=-1 gomaxprocs=many \
   godebug=gctrace=x godebug=1 gc=maybe gc= sched=1 badfree=never stats=on purge=1 purge=soon \
-  thp=madvise log=; do
+  thp=madvise dump=KILL deadlock=yes log=; do
   refuse "bad --$setting" 2 "^undergo: --${setting%%=*}=\".*\" .* takes " \
     "$undergo" "--$setting" ./show
 done

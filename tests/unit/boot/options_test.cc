@@ -159,7 +159,8 @@ Test(options, godebug_refuses_what_is_malformed) {
 Test(options, every_key_of_undergo) {
   const Parsed parsed =
       Parse({"UNDERGO=gc=quarantine,sched=on,badfree=ignore,stats=exit,"
-             "log=/tmp/a=b.log,purge=250ms,thp=always,stress=stop,tracking=snapshot"});
+             "log=/tmp/a=b.log,purge=250ms,thp=always,stress=stop,tracking=snapshot,"
+             "dump=SIGUSR1,deadlock=abort"});
   cr_assert(parsed.ok, "%s", parsed.error.c_str());
   cr_expect(parsed.options.gc == GcMode::kQuarantine);
   cr_expect(parsed.options.sched);
@@ -170,6 +171,8 @@ Test(options, every_key_of_undergo) {
   cr_expect(parsed.options.thp == ThpMode::kAlways);
   cr_expect(parsed.options.stress == StressMode::kStop);
   cr_expect(parsed.options.tracking == TrackingMode::kSnapshot);
+  cr_expect(parsed.options.dump_signal == 10);
+  cr_expect(parsed.options.deadlock == DeadlockMode::kAbort);
 }
 
 Test(options, every_word_of_every_enum) {
@@ -201,8 +204,13 @@ Test(options, undergo_refuses_unknown_keys_and_values) {
   ExpectRefused("UNDERGO=sched=off,colour=red", {"\"colour=red\"", "keys are", "log=PATH"});
   ExpectRefused("UNDERGO=sched=1", {"\"sched=1\"", "on|off"});
   ExpectRefused("UNDERGO=log=", {"\"log=\"", "path"});
-  for (const char* bad : {"UNDERGO=nocollect=", "UNDERGO=nocollect=a::b", "UNDERGO=nocollect=a:",
-                          "UNDERGO=nocollect=/lib/a.so"}) {
+  for (const char* bad : {"UNDERGO=dump=", "UNDERGO=dump=KILL", "UNDERGO=dump=SIG",
+                          "UNDERGO=dump=quit", "UNDERGO=dump=3", "UNDERGO=dump=SEGV"}) {
+    ExpectRefused(bad, {"dump takes a signal of HUP, INT, QUIT", "or off"});
+  }
+  ExpectRefused("UNDERGO=deadlock=on", {"deadlock takes note|abort|off"});
+  for (const char* bad : {"UNDERGO=nocollect=", "UNDERGO=nocollect=a::b",
+                          "UNDERGO=nocollect=a:", "UNDERGO=nocollect=/lib/a.so"}) {
     ExpectRefused(bad, {"nocollect takes names of modules", "libfoo.so:libbar.so"});
   }
   ExpectRefused("UNDERGO= gc=on", {"\" gc=on\"", "keys are"});
