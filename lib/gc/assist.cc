@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of allocating threads: they tell how the heap grows, request a cycle at the trigger, and
+// while one marks they scan as much as the pacer says that they owe, unless the coordinator has
+// done it already. Where that is not enough to keep the heap at its goal, they wait.
+#include "base/bits.h"
+#include "gc/collector_state.h"
+#include "heap/thread_words.h"
+#include "plat/clock.h"
+#include "plat/futex.h"
+#include "plat/vm.h"
+
+namespace undergo::gc {
+
+namespace {
+
+constexpr uint64_t kStartWaitNs = 2'000'000;   // of a thread whose allocation requested a cycle
+constexpr uint64_t kFinishWaitNs = 5'000'000;  // of a thread that allocates at the end of a mark
+constexpr uint64_t kGoalWaitNs = 5'000'000;    // and for each 64 KiB when the heap is at its goal
+constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
+constexpr uint64_t kStressWaitNs = 1'000'000'000;  // for the end of a cycle
+constexpr uint32_t kAssistTries = 5;
+
+using heap::LiveBytes;
+
+// Scans up to `work` bytes; bytes scanned. Any thread of the program.
+uint64_t ScanFor(int64_t work) {
+  heap::BusyScope busy;
+  // Within a BusyScope the phase cannot change.
+  if (!heap::gc_heap.black || LoadAcquire(&collector.assistants) == nullptr)
+    return 0;  // pairs: PrepareAssistants
+  uint64_t free = LoadRelaxed(&collector.free_assistants);
+  uint32_t i;
+  do {
+    if (free == 0) return 0;
+    i = LowestBit(free);
+  } while (!CasAcqRel(&collector.free_assistants, &free,
+                      free & (free - 1)));  // pairs: the release below
+  Marker& m = collector.assistants[i];
+  m.Start(&collector.cycle.pool(), collector.cycle.target());
+  m.Drain(static_cast<uint64_t>(work));
+  m.Flush();
+  uint64_t scanned = m.counts().scanned_bytes;
+  FetchAddRelaxed(&collector.assist_marked, m.counts().marked_bytes);
+  FetchAddRelaxed(&collector.assist_scanned, scanned);
+  FetchOrAcqRel(&collector.free_assistants, uint64_t{1} << i);  // pairs: the CAS above
+  return scanned;
+}
+
+// Pays for allocation while marking: from the coordinator's credit, else by scanning, else, when
+// there is nothing to scan just now, by waiting a little for the coordinator's next portion.
+void Assist(int64_t* credit) {
+  AssistDebt debt = collector.pacer.DebtFor(-*credit);
+  if (debt.work <= 0 || collector.limiter.Limiting()) return;
+  uint64_t start = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
+  int64_t left = debt.work;
+  for (uint32_t tries = 0; tries < kAssistTries && heap::gc_heap.black; ++tries) {
+    uint32_t portion = LoadAcquire(&collector.portion);  // pairs: Throttle
+    if (FetchAddRelaxed(&collector.credit, -left) >= left) {
+      left = 0;
+      break;
+    }
+    FetchAddRelaxed(&collector.credit, left);
+    left -= static_cast<int64_t>(ScanFor(left));
+    if (left <= 0) break;
+    FetchAddAcqRel(&collector.waiting, 1u);  // pairs: Throttle
+    plat::FutexWaitFor(&collector.portion, portion, kNapNs);
+    FetchAddAcqRel(&collector.waiting, ~uint32_t{0});  // pairs: Throttle
+  }
+  *credit += debt.bytes;
+  int64_t took = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - start);
+  FetchAddRelaxed(&collector.assist_ns, static_cast<uint64_t>(took));
+  collector.limiter.AddAssist(took);
+  collector.limiter.Update(static_cast<int64_t>(plat::NowNs()));
+}
+
+// The heap is at its goal and must not run away. All objects may be marked already, while written
+// pages are looked at once more: then there is nothing to assist with, only to wait.
+void WaitAtGoal(size_t bytes) {
+  if (LiveBytes() < LoadRelaxed(&collector.cycle_goal) || collector.limiter.Limiting()) return;
+  collector.cycle.WaitForEnd(
+      Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
+}
+
+// The part of an allocating thread in keeping to the scavenger's goals.
+void Scavenge() {
+  collector.limiter.AddAssist(
+      collector.scavenger.Assist(collector.config.memory_limit, collector.limiter.Limiting()));
+}
+
+// Under stress each allocation that takes new slots is followed by the end of a cycle.
+void StressCycle() {
+  uint32_t finished = LoadAcquire(&collector.finished);  // pairs: RunCycle
+  RequestCycle(kHeap);
+  uint64_t start = plat::NowNs();
+  for (uint64_t waited = 0; waited < kStressWaitNs; waited = plat::NowNs() - start) {
+    if (LoadAcquire(&collector.finished) != finished) return;  // pairs: RunCycle
+    plat::FutexWaitFor(&collector.finished, finished, kStressWaitNs - waited);
+  }
+}
+
+}  // namespace
+
+void PrepareAssistants() {
+  if (collector.assistants != nullptr) return;
+  auto* m = static_cast<Marker*>(plat::MapPages(kAssistants * sizeof(Marker)));
+  StoreRelease(&collector.assistants, m);  // pairs: ScanFor
+}
+
+void OnAllocation(size_t bytes, int64_t* credit) {
+  if (LoadRelaxed(&collector.on) == 0) return;
+  if (collector.config.stress) return StressCycle();
+  if (heap::gc_heap.black) {
+    collector.cycle.WaitForFinish(kFinishWaitNs);
+    *credit -= static_cast<int64_t>(bytes);
+    if (*credit < 0) Assist(credit);
+    WaitAtGoal(bytes);
+    return;
+  }
+  *credit = 0;
+  if (collector.scavenger.Watches()) Scavenge();
+  if (LoadRelaxed(&collector.busy) != 0) return;
+  if (collector.config.memory_limit != INT64_MAX) UpdateTrigger();
+  if (LiveBytes() >= LoadRelaxed(&collector.trigger)) {
+    uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack
+    RequestCycle(kHeap);
+    // As if this thread started the cycle itself: otherwise the heap runs ahead of it.
+    plat::FutexWaitFor(&collector.begun, begun, kStartWaitNs);
+  } else if (collector.pacer.TimedGcDue(static_cast<int64_t>(plat::CoarseNowNs()),
+                                        static_cast<int64_t>(LoadRelaxed(&collector.last_gc_ns)))) {
+    RequestCycle(kTimed);
+  }
+}
+
+}  // namespace undergo::gc
