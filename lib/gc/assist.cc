@@ -36,7 +36,7 @@ uint64_t ScanFor(int64_t work) {
   } while (!CasAcqRel(&collector.free_assistants, &free,
                       free & (free - 1)));  // pairs: the release below
   Marker& m = collector.assistants[i];
-  m.Start(&collector.cycle.pool(), collector.cycle.target());
+  m.Start(&collector.cycle.pool(), collector.cycle.target(), collector.cycle.clean_pages());
   m.Drain(static_cast<uint64_t>(work));
   m.Flush();
   uint64_t scanned = m.counts().scanned_bytes;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/clean_pages.h"
 #include "gc/facility.h"
 #include "gc/filter.h"
 #include "gc/gang.h"
@@ -74,6 +75,10 @@ class Cycle {
   size_t MemorySize() const { return storage_ != nullptr ? sizeof(Storage) : 0; }
   WorkPool& pool() { return pool_; }
   const ScanTarget& target() const { return target_; }
+  // Null when this mark reads everything.
+  CleanPages* clean_pages() {
+    return facility_ == Facility::kWriteProtect ? &clean_pages_ : nullptr;
+  }
   // Called in the first stop, when objects begin to be born black.
   void SetBlackHook(void (*hook)()) { on_black_ = hook; }
   void SetGuard(uint64_t guard) { target_.guard = guard; }
@@ -158,6 +163,8 @@ class Cycle {
   bool AwaitCopy(ThrottleHook throttle);
 
   plat::DirtyTracker tracker_;
+  CleanPages clean_pages_;
+  bool direct_writes_ = false;  // somebody may write to memory without a fault
   Facility facility_ = Facility::kStopped;
   Trouble trouble_[kFacilities] = {};
   bool tracking_failed_ = false;  // of the attempt that runs
@@ -183,7 +190,8 @@ class Cycle {
   uint32_t stack_count_ = 0;
   Range extra_[kMaxExtra] = {};
   uint32_t extra_count_ = 0;
-  Addr armed_end_[heap::kRegions] = {};
+  Addr armed_end_[heap::kRegions] = {};  // of the last mark
+  uint64_t armed_by_ = 0;                // tracker_.opened() then
   bool check_mark_ = false;
   bool io_uring_ = false;
   uint32_t finishing_ = 0;  // atomic; 1 while threads that allocate should wait; their futex

@@ -42,11 +42,13 @@ const char* FacilityName(Facility f) {
 bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
   KernelUse use;
   uint32_t calls = LoadAcquire(&userfaultfd_calls_);  // pairs: EndUserfaultfd
-  if (!ForEachKernelWord(f, context, &use)) return Fail("/proc cannot be read");
+  bool tracked = facility_ == Facility::kWriteProtect;
+  if (!ForEachKernelWord(f, context, &use, tracked)) return Fail("/proc cannot be read");
   io_uring_ = use.io_uring || roots_.has_io_uring();
   if (io_uring_) {
     return Fail("the program uses io_uring, which keeps pointers where nobody can see them");
   }
+  direct_writes_ = use.direct_writes || roots_.has_direct_writer();
   foreign_userfaultfd_ = use.userfaultfds > (tracker_.IsOpen() ? 1u : 0u);
   seen_calls_ = calls;
   if (facility_ == Facility::kStopped || !ProgramUsesUserfaultfd()) return true;
@@ -193,7 +195,6 @@ void Cycle::Begin() {
   tracking_failed_ = false;
   pool_.Reset();
   heap::blacklist.Begin();
-  for (Marker& m : storage_->markers) m.Start(&pool_, target_);
   snapshot_counts_ = {};
 }
 
@@ -210,6 +211,7 @@ Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
     Begin();
     facility_ = Choose(first);
     change_reason_ = reason_;
+    for (Marker& m : storage_->markers) m.Start(&pool_, target_, clean_pages());
     done = MarkBy(facility_, throttle);
     if (done) {
       trouble_[static_cast<int>(facility_)].failures = 0;

@@ -83,6 +83,7 @@ constexpr Call kCalls[] = {
     {__NR_madvise, Use::kAlways, {0, kOsPageSize, MADV_DONTNEED}},
     {__NR_userfaultfd, Use::kUffd, {O_CLOEXEC | O_NONBLOCK | 1}},
     {__NR_fcntl, Use::kUffd, {3, F_DUPFD_CLOEXEC}},
+    {__NR_fcntl, Use::kUffd, {3, F_GETFL}},
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_API}},
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_REGISTER}},
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_UNREGISTER}},

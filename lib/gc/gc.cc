@@ -42,6 +42,7 @@
 #include "gc/kernel_words.h"
 #include "gc/pauses.h"
 #include "heap/blacklist.h"
+#include "heap/careful.h"
 #include "heap/pin.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
@@ -151,16 +152,29 @@ void Cycle::ResetAllMarks() {
 }
 
 bool Cycle::ArmAll() {
+  clean_pages_.Begin(target_, tracker_.opened());
+  bool again =
+      armed_by_ == tracker_.opened() && !LoadAcquire(&heap::careful_map.any);  // pairs: MakeCareful
+  armed_by_ = tracker_.opened();
+  auto written = [](void* p, Addr from, Addr to) {
+    static_cast<CleanPages*>(p)->WrittenBefore(from, to);
+  };
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = heap::SliceAddr(heap::mheap.end(r));
-    armed_end_[static_cast<int>(r)] = to > from ? to : from;
-    if (to > from && !tracker_.Arm(from, to - from)) return FailTracking(tracker_.Reason());
+    Addr* end = &armed_end_[static_cast<int>(r)];
+    Addr known = again ? Min(Max(*end, from), to) : from;
+    *end = Max(from, to);
+    if ((known > from && !tracker_.ArmAgain(from, known - from, written, &clean_pages_)) ||
+        (to > known && !tracker_.Arm(known, to - known, written, &clean_pages_))) {
+      return FailTracking(tracker_.Reason());
+    }
   }
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
     // A root that cannot be tracked is read whole in the final stop.
     if (r.to - r.from >= kTrackedRoot && !r.shared) tracker_.Arm(r.from, r.to - r.from);
   }
+  clean_pages_.Armed();
   return true;
 }
 
@@ -168,7 +182,7 @@ void Cycle::DisarmAll() {
   if (facility_ != Facility::kWriteProtect) return;
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
     Addr from = heap::SliceAddr(heap::RegionBegin(r)), to = armed_end_[static_cast<int>(r)];
-    if (to > from) tracker_.Disarm(from, to - from);
+    clean_pages_.ForEachUnkept(from, to, [this](Addr a, Addr b) { tracker_.Disarm(a, b - a); });
   }
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
@@ -269,6 +283,7 @@ bool Cycle::CollectDirty(uint64_t* pages) {
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     c->pages += (to - from) / kOsPageSize;
+    c->cycle->clean_pages_.Written(from, to);
     c->cycle->marker().ScanPages(from, to);
   };
   for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
@@ -295,6 +310,7 @@ bool Cycle::PreClean(ThrottleHook throttle) {
 
 // Keeps written pages for SlicedRescan, in short pieces.
 void Cycle::Note(Addr from, Addr to) {
+  clean_pages_.Written(from, to);
   while (from < to) {
     Addr end = Min(to, from + kSlicePages * kOsPageSize);
     if (run_count_ == kMaxRuns) {
@@ -420,6 +436,7 @@ void Cycle::FinalJob(uint32_t worker) {
     auto* c = static_cast<Context*>(p);
     if (LoadRelaxed(&c->cycle->give_up_) != 0) return;
     FetchAddRelaxed(&c->cycle->dirty_pages_, static_cast<uint32_t>((to - from) / kOsPageSize));
+    c->cycle->clean_pages_.Written(from, to);
     c->marker->ScanPages(from, to);
     if ((*c->is_late)()) StoreRelaxed(&c->cycle->give_up_, 1u);
   };
@@ -513,6 +530,7 @@ MarkCounts Cycle::counts() const {
     sum.marked_bytes += m.counts().marked_bytes;
     sum.marked_objects += m.counts().marked_objects;
     sum.scanned_bytes += m.counts().scanned_bytes;
+    sum.skipped_bytes += m.counts().skipped_bytes;
     sum.rescanned_bytes += m.counts().rescanned_bytes;
     sum.root_bytes += m.counts().root_bytes;
   }
@@ -542,6 +560,8 @@ void Cycle::CheckMark() {
   step("stacks and registers", before);
   MarkRoots();
   step("roots", before);
+  uint64_t wrong = facility_ == Facility::kWriteProtect ? clean_pages_.CountWrong(target_) : 0;
+  if (wrong != 0) ReportMissed(wrong, "pages that count as free of pointers");
 }
 
 // The best case: the program runs during the mark, and the kernel tells what it wrote.
@@ -554,6 +574,7 @@ bool Cycle::TrackedMark(ThrottleHook throttle) {
          FinishInSlices();
   SetFinishing(false);
   SetEnded();
+  clean_pages_.End(done && !direct_writes_);
   // Also what an abandoned cycle armed.
   DisarmAll();
   return done;

@@ -64,6 +64,7 @@ bool ForEachDescriptor(bool (*visit)(void* context, const char* number, const ch
 struct Words {
   void (*f)(void* context, uint64_t word);
   void* context;
+  bool want_direct_writes;
   KernelUse use;
 };
 
@@ -94,8 +95,20 @@ bool ReadTimers(const Words& words) {
   return !lines.failed() || lines.error() == -ENOENT;
 }
 
+// A file that is read without the page cache: the device writes to memory by itself.
+bool IsDirect(const char* number, const char* target) {
+  if (target[0] != '/') return false;
+  long fd = 0;
+  for (; *number != '\0'; ++number) fd = fd * 10 + (*number - '0');
+  long flags = plat::Syscall(__NR_fcntl, fd, F_GETFL);
+  return plat::IsError(flags) ? flags != -EBADF : (flags & O_DIRECT) != 0;
+}
+
 bool LookAtDescriptor(void* context, const char* number, const char* target) {
   auto* words = static_cast<Words*>(context);
+  if (words->want_direct_writes && !words->use.direct_writes) {
+    words->use.direct_writes = WritesDirectly(target) || IsDirect(number, target);
+  }
   if (StartsWith(target, "anon_inode:[io_uring]")) words->use.io_uring = true;
   if (StartsWith(target, "anon_inode:[userfaultfd]")) words->use.userfaultfds++;
   return !StartsWith(target, "anon_inode:[eventpoll]") || ReadWatches(*words, number);
@@ -103,8 +116,26 @@ bool LookAtDescriptor(void* context, const char* number, const char* target) {
 
 }  // namespace
 
-bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, KernelUse* use) {
-  Words words = {f, context, {}};
+namespace {
+// What begins like these in /dev.
+constexpr const char* kHarmlessDevices[] = {"null",   "zero", "full",    "random",  "urandom",
+                                            "tty",    "pts",  "ptmx",    "console", "shm/",
+                                            "mqueue", "fuse", "net/tun", "kmsg"};
+}  // namespace
+
+bool WritesDirectly(const char* target) {
+  // The first are the rings of AIO and of packet sockets, as mappings.
+  if (StartsWith(target, "/[aio]") || StartsWith(target, "anon_inode:[vfio")) return true;
+  if (!SkipPrefix(&target, "/dev/")) return false;
+  for (const char* harmless : kHarmlessDevices) {
+    if (StartsWith(target, harmless)) return false;
+  }
+  return true;
+}
+
+bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, KernelUse* use,
+                       bool want_direct_writes) {
+  Words words = {f, context, want_direct_writes, {}};
   bool ok = ForEachDescriptor(LookAtDescriptor, &words) && ReadTimers(words);
   if (use != nullptr) *use = words.use;
   return ok;

@@ -7,10 +7,10 @@
 // (heap::ResetMarks), so one bit test tells both "seen already" and "no object".
 //
 // What costs time is waiting for memory. Objects taken from the stack pass through a short ring:
-// their first lines are requested on entry and scanned some objects later. The same goes for the two
-// places that a found pointer leads to before anything is known about it: its span header, then its
-// mark word. Measured on a shuffled tree of 4 million nodes each of the two steps halves the time of
-// a mark. A list gains nothing: its next node is known only when this one was read.
+// their first lines are requested on entry and scanned some objects later. The same goes for the
+// two places that a found pointer leads to before anything is known about it: its span header, then
+// its mark word. Measured on a shuffled tree of 4 million nodes each of the two steps halves the
+// time of a mark. A list gains nothing: its next node is known only when this one was read.
 //
 // A mutator may free or reuse anything meanwhile. Then a queued address has a new meaning; the span
 // is looked up again before a scan, and a scan never leaves the slices of the span. What is marked
@@ -44,8 +44,9 @@ heap::Span* SpanOf(Addr a) { return heap::SpanAtSlice(heap::SliceOf(a)); }
 
 }  // namespace
 
-void Marker::Start(WorkPool* pool, const ScanTarget& target) {
+void Marker::Start(WorkPool* pool, const ScanTarget& target, CleanPages* clean) {
   pool_ = pool;
+  clean_ = clean;
   target_ = target;
   upper_begin_ = heap::RegionBegin(heap::Region::kUpper);
   counts_ = {};
@@ -219,13 +220,82 @@ void Marker::ScanObject(Addr a, size_t bytes) {
   ScanWords(reinterpret_cast<const uint64_t*>(a), bytes / 8);
 }
 
+// Reads a page for itself: whether it has a word that is or may become a pointer, those included
+// that lie across its borders, where the object goes on (`before`, `after`).
+bool Marker::ScanPage(Addr page, bool before, bool after) {
+  bool pointer = false;
+  auto look = [this, &pointer](uint64_t word) {
+    pointer |= clean_->IsPointer(word);
+    Visit(word);
+  };
+  auto look_at = [&look](Addr at) {
+    uint64_t word;
+    __builtin_memcpy(&word, reinterpret_cast<const char*>(at), sizeof word);
+    look(word);
+  };
+  if (before) look_at(page - 4);
+  for (Addr at = page; at < page + kOsPageSize; at += kBlockWords * 8) {
+    if (at != page) look_at(at - 4);
+    size_t found = scan(reinterpret_cast<const uint64_t*>(at), kBlockWords, target_, found_);
+    for (size_t i = 0; i < found; ++i) look(found_[i]);
+  }
+  if (after) look_at(page + kOsPageSize - 4);
+  return pointer;
+}
+
+void Marker::ScanWholePages(Addr object, Addr end, Addr from, Addr to) {
+  if (heap::RangeIsCareful(Max(object, from - 8), Min(end, to + 8))) {
+    Addr first = Max(object, from - 8);
+    return ScanObject(first, Min(to + 8, end) - first);
+  }
+  counts_.scanned_bytes += to - from;
+  for (Addr page = from; page < to; page += kOsPageSize) {
+    clean_->NoteRead(page, !ScanPage(page, page > object, page + kOsPageSize < end));
+  }
+}
+
+// Pages [from, to) of the object at [object, end) that are not known to be without pointers;
+// `sparse`: some may not exist.
+void Marker::ScanPaged(Addr object, Addr end, Addr from, Addr to, bool sparse) {
+  struct Context {
+    Marker* self;
+    Addr object, end;
+  } context = {this, object, end};
+  auto visit = [](void* p, Addr a, Addr b) {
+    auto* c = static_cast<Context*>(p);
+    c->self->ScanWholePages(c->object, c->end, a, b);
+  };
+  while (from < to) {
+    Addr at = clean_->SkipFrom(from, to);
+    counts_.skipped_bytes += at - from;
+    counts_.scanned_bytes += at - from;
+    if (at == to) return;
+    bool exist;
+    from = clean_->ReadUpTo(at, to, &exist);
+    if (!sparse || exist || !plat::ForEachWrittenToPageRun(at, from - at, visit, &context)) {
+      visit(&context, at, from);
+    }
+  }
+}
+
 void Marker::ScanLarge(Addr from) {
   heap::Span* s = heap::FindSpan(from);
   if (s == nullptr || LoadRelaxed(&s->state) != heap::SpanState::kLarge) return;
-  Addr end = heap::SpanAddr(s) + Min(s->large_bytes, size_t{s->slices} << heap::kSliceShift);
+  Addr start = heap::SpanAddr(s);
+  Addr end = start + Min(s->large_bytes, size_t{s->slices} << heap::kSliceShift);
   if (from >= end) return;
+  bool sparse = s->large_bytes >= kSparse;
+  if (clean_ != nullptr) {
+    // What nobody needs to read does not come in pieces.
+    Addr at = clean_->SkipFrom(from, end);
+    counts_.skipped_bytes += at - from;
+    counts_.scanned_bytes += at - from;
+    from = at;
+    if (from == end) return;
+  }
   size_t n = Min(static_cast<size_t>(end - from), kPiece);
   if (from + n < end) Push((from + n) | kRest);
+  if (clean_ != nullptr) return ScanPaged(start, end, from, from + n, sparse);
   // Eight bytes more: a pointer may lie across the border of pieces or runs.
   struct Context {
     Marker* self;
@@ -235,8 +305,16 @@ void Marker::ScanLarge(Addr from) {
     auto* c = static_cast<Context*>(p);
     c->self->ScanObject(a, Min(b + 8, c->end) - a);
   };
-  if (s->large_bytes >= kSparse && plat::ForEachWrittenToPageRun(from, n, visit, &context)) return;
+  if (sparse && plat::ForEachWrittenToPageRun(from, n, visit, &context)) return;
   visit(&context, from, from + n);
+}
+
+// A slot that has whole pages: these by themselves, for others to skip.
+void Marker::ScanMedium(Addr object, Addr end) {
+  Addr from = AlignUp(object, kOsPageSize), to = AlignDown(end, kOsPageSize);
+  if (object < from) ScanObject(object, from + 8 - object);
+  ScanPaged(object, end, from, to, false);
+  if (to < end) ScanObject(to - 8, end + 8 - to);
 }
 
 void Marker::ScanItem(uint64_t item) {
@@ -250,12 +328,15 @@ void Marker::ScanItem(uint64_t item) {
     if (s == nullptr || LoadRelaxed(&s->state) == heap::SpanState::kLarge) return;
     slice_end = heap::SpanAddr(s) + (size_t{s->slices} << heap::kSliceShift);
   }
-  ScanObject(item, Min(size_t{LoadRelaxed(&s->slot_size)}, static_cast<size_t>(slice_end - item)));
+  size_t size = Min(size_t{LoadRelaxed(&s->slot_size)}, static_cast<size_t>(slice_end - item));
+  if (clean_ != nullptr && size >= kPagedObject) return ScanMedium(item, item + size);
+  ScanObject(item, size);
 }
 
 bool Marker::Drain(uint64_t limit) {
   heap::DirectReads reads;
-  uint64_t end = counts_.scanned_bytes + limit;
+  auto read = [this] { return counts_.scanned_bytes - counts_.skipped_bytes; };
+  uint64_t end = read() + limit;
   uint64_t ring[kAhead];
   uint32_t head = 0, tail = 0;
   for (;;) {
@@ -271,7 +352,7 @@ bool Marker::Drain(uint64_t limit) {
       return true;
     }
     ScanItem(ring[tail++ % kAhead]);
-    if (UNDERGO_UNLIKELY(counts_.scanned_bytes >= end)) break;
+    if (UNDERGO_UNLIKELY(read() >= end)) break;
     // Others may be out of work while this stack is deep.
     if (UNDERGO_UNLIKELY(depth_ > kDepth / 4) && !pool_->HasWork()) Spill(kDepth / 8);
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/clean_pages.h"
 #include "gc/scan.h"
 #include "gc/work_queue.h"
 #include "heap/arena.h"
@@ -13,7 +14,8 @@ namespace undergo::gc {
 struct MarkCounts {
   uint64_t marked_bytes;  // objects that were reached
   uint64_t marked_objects;
-  uint64_t scanned_bytes;    // of objects, once each
+  uint64_t scanned_bytes;    // of objects, once each, and what of them was skipped
+  uint64_t skipped_bytes;    // by CleanPages
   uint64_t rescanned_bytes;  // of objects on pages that were written
   uint64_t root_bytes;       // of everything else
 };
@@ -22,8 +24,9 @@ class Marker {
  public:
   constexpr Marker() = default;
 
-  // Before each mark phase. The pool is shared with all others.
-  void Start(WorkPool* pool, const ScanTarget& target);
+  // Before each mark phase. The pool is shared with all others, and so is `clean`, null in phases
+  // that read everything.
+  void Start(WorkPool* pool, const ScanTarget& target, CleanPages* clean);
 
   // A word that may be the address of an object, any of its bytes or its end.
   void MarkWord(uint64_t word);
@@ -61,6 +64,10 @@ class Marker {
   void ScanObject(Addr a, size_t bytes);
   void ScanCareful(Addr a, size_t bytes);
   void ScanLarge(Addr from);
+  void ScanMedium(Addr object, Addr end);
+  void ScanPaged(Addr object, Addr end, Addr from, Addr to, bool sparse);
+  void ScanWholePages(Addr object, Addr end, Addr from, Addr to);
+  bool ScanPage(Addr page, bool before, bool after);
   void ScanWords(const uint64_t* words, size_t count);
   void MarkSmall(heap::Span* s, uint32_t slot, Addr base);
   void Visit(uint64_t word);
@@ -70,6 +77,7 @@ class Marker {
   void MarkSlow(Addr a);
 
   WorkPool* pool_ = nullptr;
+  CleanPages* clean_ = nullptr;
   ScanTarget target_ = {};
   uint32_t upper_begin_ = 0;  // first slice of the upper region
   MarkCounts counts_ = {};

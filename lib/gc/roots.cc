@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "gc/kernel_roots.h"
 #include "plat/lines.h"
 #include "plat/maps.h"
 #include "plat/own_ranges.h"
@@ -110,6 +111,7 @@ struct MapsVisitor {
   void Visit(const plat::Mapping& m) {
     bool exact = pages->IsExact();
     if (StartsWith(m.path, "anon_inode:[io_uring]")) list->has_io_uring_ = true;
+    list->has_direct_writer_ |= StartsWith(m.path, "socket:[") || WritesDirectly(m.path);
     if (m.executable && m.path[0] == '/' && is_missed_module != nullptr) {
       list->has_missed_module_ |= is_missed_module(m.start, m.path);
     }
@@ -161,7 +163,7 @@ bool RootList::Push(RootRange r) {
 
 bool RootList::Read(const plat::PageMap& pages, plat::MapSource source) {
   count_ = 0;
-  has_io_uring_ = has_shared_memory_ = has_missed_module_ = false;
+  has_io_uring_ = has_shared_memory_ = has_missed_module_ = has_direct_writer_ = false;
   MapsVisitor visitor = {this, &pages, {}, false};
   return plat::ForEachMapping(MapsVisitor::Visit, &visitor, source) && !visitor.failed;
 }

@@ -35,6 +35,8 @@ class RootList {
 
   // The process maps the rings of an io_uring.
   bool has_io_uring() const { return has_io_uring_; }
+  // Something that is mapped may write to memory without a fault (gc/kernel_roots.h).
+  bool has_direct_writer() const { return has_direct_writer_; }
   bool has_missed_module() const { return has_missed_module_; }
 
  private:
@@ -48,6 +50,7 @@ class RootList {
   size_t capacity_ = 0;
   bool has_io_uring_ = false;
   bool has_missed_module_ = false;
+  bool has_direct_writer_ = false;
   bool has_shared_memory_ = false;
 };
 

@@ -25,10 +25,17 @@ class DirtyTracker {
   // Why the last Open, Arm, Collect or CanaryOk failed: a constant string.
   const char* Reason() const;
 
+  // Counts successful calls of Open: what was armed through an earlier one is not tracked any more.
+  uint64_t opened() const { return opened_; }
+
   // Registers the range if needed and write-protects its pages; on a registered range it only
-  // protects again. False: nothing is mapped there, a part of the range cannot be tracked (the
-  // program registered it with a userfaultfd of its own), or tracking was lost.
-  bool Arm(Addr from, size_t size);
+  // protects again. Calls f, if given, for each run of pages that were not protected before. False:
+  // nothing is mapped there, a part of the range cannot be tracked (the program registered it with
+  // a userfaultfd of its own), or tracking was lost.
+  bool Arm(Addr from, size_t size, RangeVisitor f = nullptr, void* context = nullptr);
+  // The same for a range that was armed before, through what is open now, and may still have armed
+  // pages.
+  bool ArmAgain(Addr from, size_t size, RangeVisitor f, void* context);
   // Registers the range and protects nothing: all of its present pages count as written.
   bool Extend(Addr from, size_t size);
   // Calls f for each run of pages written since they were armed. With `rearm` these are armed again
@@ -58,6 +65,8 @@ class DirtyTracker {
   };
   static bool IdOf(int fd, FileId* id);
   bool Fail(const char* reason);
+  bool Register(Addr from, size_t size);
+  bool Protect(Addr from, size_t size, RangeVisitor f, void* context);
   bool OpenUserfaultfd();
   bool OpenPagemap();
   bool DescriptorsAreOurs();
@@ -68,6 +77,8 @@ class DirtyTracker {
   long pid_ = 0;                       // of the process whose memory both speak about
   FileId uffd_id_;                     //
   FileId pagemap_id_;                  //
+  uint64_t opened_ = 0;                //
+  bool armed_ = false;                 // something besides the canary may be armed
   bool reopened_ = false;              // pages may carry bits of an earlier userfaultfd
   Addr canary_ = 0;                    // a page of our own, kept for ever; 0 before the first Open
   const char* reason_ = "not opened";  // last failure; any thread, relaxed

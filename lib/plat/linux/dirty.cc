@@ -139,7 +139,10 @@ bool DirtyTracker::Open() {
   if (canary_ == 0) return Fail("no memory");
   *reinterpret_cast<volatile char*>(canary_) = 1;
   pid_ = Syscall(__NR_getpid);
-  if (OpenUserfaultfd() && OpenPagemap() && Arm(canary_, kOsPageSize) && CanaryOk()) return true;
+  if (OpenUserfaultfd() && OpenPagemap() && Arm(canary_, kOsPageSize) && CanaryOk()) {
+    ++opened_;
+    return true;
+  }
   Close();
   return false;
 }
@@ -152,16 +155,17 @@ void DirtyTracker::CloseDescriptors() {
 }
 
 void DirtyTracker::Close() {
-  if (uffd_ >= 0) reopened_ = true;
+  if (uffd_ >= 0 && armed_) reopened_ = true;
+  armed_ = false;
   CloseDescriptors();
 }
 
 void DirtyTracker::AbandonInChild() {
   CloseDescriptors();
-  reopened_ = false;  // the kernel copied page tables without protection
+  reopened_ = armed_ = false;  // the kernel copied page tables without protection
 }
 
-bool DirtyTracker::Extend(Addr from, size_t size) {
+bool DirtyTracker::Register(Addr from, size_t size) {
   if (!DescriptorsAreOurs()) return false;
   struct uffdio_register request = {};
   request.range = {from, size};
@@ -171,15 +175,28 @@ bool DirtyTracker::Extend(Addr from, size_t size) {
   if (r == -EBUSY) return Fail("the program uses userfaultfd itself");
   if (r == -ENOMEM || r == -EINVAL) return Fail("memory is no longer mapped");
   if (IsError(r)) return Fail("memory cannot be registered");
+  armed_ |= from != canary_;
+  return true;
+}
+
+bool DirtyTracker::Extend(Addr from, size_t size) {
+  if (!Register(from, size)) return false;
   if (reopened_) Disarm(from, size);
   return true;
 }
 
-bool DirtyTracker::Arm(Addr from, size_t size) {
-  if (!Extend(from, size)) return false;
+bool DirtyTracker::Arm(Addr from, size_t size, RangeVisitor f, void* context) {
+  return Extend(from, size) && Protect(from, size, f, context);
+}
+
+bool DirtyTracker::ArmAgain(Addr from, size_t size, RangeVisitor f, void* context) {
+  return Register(from, size) && Protect(from, size, f, context);
+}
+
+bool DirtyTracker::Protect(Addr from, size_t size, RangeVisitor f, void* context) {
   PageScan scan = kProtectWritten;
   scan.flags |= kScanCheck;
-  long r = ScanPages(pagemap_, from, from + size, scan, nullptr, nullptr);
+  long r = ScanPages(pagemap_, from, from + size, scan, f, context);
   if (r == 0) return true;
   return Fail(r == -EPERM ? "memory was mapped anew" : "PAGEMAP_SCAN failed");
 }
