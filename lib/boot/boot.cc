@@ -32,11 +32,21 @@
 #include "sched/thread.h"
 #include "sched/trace.h"
 
+// ThreadSanitizer, in the program or in a library. To ask the loader would be too much before it
+// has begun.
+extern "C" __attribute__((weak)) void __tsan_init();
+
 namespace undergo::boot {
 
 namespace {
 
 constexpr int kExitBadSetting = 2;
+
+// Linked into the program: then not only malloc is its own, but also strcmp and the rest, and they
+// must not be called before it has begun, later than this library. Nothing of ours begins.
+bool TsanInProgram() {
+  return &__tsan_init != nullptr && posix::InExecutable(reinterpret_cast<Addr>(&__tsan_init));
+}
 
 void ReadSettings(char** envp) {
   char error[512];
@@ -119,6 +129,7 @@ __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
 }
 
 __attribute__((destructor)) void OnExit() {
+  if (TsanInProgram()) return;
   gc::ReportAtExit();
   if (options.stats != StatsMode::kExit) return;
   heap::HeapStats s;
@@ -132,7 +143,9 @@ __attribute__((destructor)) void OnExit() {
 }  // namespace
 
 void Start(int, char**, char** envp) {
+  if (TsanInProgram()) return;
   ReadSettings(envp);
+  if (&__tsan_init != nullptr) options.gc = GcMode::kOff;  // it has memory that nobody may read
   real::Resolve();
   heap::heap_client.free_foreign = posix::FreeForeign;
   heap::heap_client.foreign_size = posix::ForeignSize;

@@ -5,6 +5,9 @@
 #include "base/assert.h"
 #include "plat/vm.h"
 
+// Of libtsan.so, if the program has it.
+extern "C" __attribute__((weak)) void __tsan_init();
+
 namespace undergo::heap {
 
 constinit ArenaRange arena;
@@ -125,7 +128,9 @@ bool ArenaInitLocked() {
   layout.marks.stride = kMarkStride;
   layout.rare.stride = kRareStride;
   if (!plat::AddressSpaceLimited()) {
-    for (uint32_t slices = kMaxSlices; slices >= kMaxSlices >> 6; slices >>= 1) {
+    // ThreadSanitizer accepts mappings in the uppermost 1.5 TiB only.
+    uint32_t most = &__tsan_init != nullptr ? kMaxSlices >> 3 : kMaxSlices;
+    for (uint32_t slices = most; slices >= kMaxSlices >> 6; slices >>= 1) {
       if (ReserveAll(slices)) return true;
     }
   }

@@ -16,9 +16,31 @@ namespace undergo::real {
   constinit std::add_pointer_t<ret params> undergo_real_##name = nullptr;
 #include "abi/libc.def"
 
+namespace {
+
+// What exists twice. (A search in vain is not free of effects: the loader makes up a message by the
+// program's malloc, and that of a sanitizer is not ready for it before the constructors.)
+constexpr const char* kOldKinds[] = {"pthread_cond_wait", "pthread_cond_timedwait",
+                                     "pthread_cond_signal", "pthread_cond_broadcast"};
+
+// By hand: strcmp is the sanitizer's, too.
+bool IsSame(const char* a, const char* b) {
+  while (*a != '\0' && *a == *b) ++a, ++b;
+  return *a == *b;
+}
+
+bool HasOldKind(const char* symbol) {
+  for (const char* old : kOldKinds) {
+    if (IsSame(symbol, old)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 void* Next(const char* symbol) {
-  // Condition variables exist twice. Before glibc 2.36 dlsym gave the old kind.
-  if (__builtin_strncmp(symbol, "pthread_cond_", 13) == 0) {
+  // Condition variables. Before glibc 2.36 dlsym gave the old kind.
+  if (HasOldKind(symbol)) {
     void* f = dlvsym(RTLD_NEXT, symbol, "GLIBC_2.3.2");
     if (f != nullptr) return f;
   }

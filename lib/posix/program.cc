@@ -5,6 +5,7 @@
 #include <link.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 
 #include "base/types.h"
 #include "plat/syscall.h"
@@ -86,6 +87,20 @@ bool ProgramImports(const char* symbol) {
   Search search = {symbol, false};
   dl_iterate_phdr(LookAtFirst, &search);
   return search.found;
+}
+
+bool InExecutable(Addr a) {
+  auto* header = reinterpret_cast<const Elf64_Phdr*>(getauxval(AT_PHDR));
+  unsigned long count = getauxval(AT_PHNUM);
+  Addr bias = 0;
+  for (unsigned long i = 0; i < count; ++i) {
+    if (header[i].p_type == PT_PHDR) bias = reinterpret_cast<Addr>(header) - header[i].p_vaddr;
+  }
+  for (unsigned long i = 0; i < count; ++i) {
+    const Elf64_Phdr& p = header[i];
+    if (p.p_type == PT_LOAD && a - (bias + p.p_vaddr) < p.p_memsz) return true;
+  }
+  return false;
 }
 
 }  // namespace undergo::posix
