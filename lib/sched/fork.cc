@@ -129,10 +129,11 @@ G* ForgetAncestor() {
   sched.spinning = sched.wanted_ms = 0;
   sched.m_count = sched.next_m_id = 0;
   sched.poll_until = 0;
+  sched.watched = 0;
   sched.sysmon_wake = sched.sysmon_deep = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) ResetP(sched.ps[i]);
   sched.sysmon_runs = sched.sysmon_quit = 0;
-  for (M* m = sched.all_ms; m != nullptr; m = m->all_next) m->tid = 0;
+  for (M* m = sched.all_ms; m != nullptr; m = m->all_next) m->tid = 0, m->watches = false;
   DropSlots(heir != nullptr ? heir : ended);
   if (heir != &main_g) {
     main_g.fs = 0;

@@ -29,6 +29,8 @@ struct M {
   G* guest;            // atomic: wants to run on this M; Sched::lock for writers
   P* guest_p;          // that it brings; Sched::lock
   bool spinning;       // looks for work to steal; the M
+  bool watches;        // has set sched.watched; the M
+  uint64_t handed;     // handovers of all Ps at the last look; the M
   bool dirty;          // was a pinned G's: must not run another one; written by that G
   bool ending;         // has to end; written by who took it out of the idle list
   bool forked;         // has forked: must live as long as the process (PR_SET_PDEATHSIG)

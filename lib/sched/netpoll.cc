@@ -11,8 +11,9 @@
 //
 // Direct hand-over: who writes into a pipe whose reader waits here ends that wait by itself. Who
 // was woken so the last time is not registered at once the next time, because most probably it
-// will be again: its number goes to a short list, which is worked off by the next M that has
-// nothing to run, and by sysmon. A ping-pong between two Gs costs no call but its reads and writes.
+// will be again: its number goes to a short list, which is worked off by an M before it sleeps, and
+// but for the waits that began since the last time by who looks on. A ping-pong between two Gs
+// costs no call but its reads and writes.
 //
 // The two descriptors of the poller sit on numbers that programs seldom get to. The interposed
 // close() and its kin spare them (NetpollOwns, NetpollMakeRoom); before each wait the M makes sure
@@ -53,6 +54,7 @@ struct Slot {
   bool stream;        // hint: a socket that keeps no messages apart
   bool handed;        // lock; read without as a hint; the last wait was ended by hand-over
   bool pending;       // lock; in the list of those to be registered
+  uint32_t round;     // lock; of flushes, in which the last wait was put off; read without: a hint
 };
 
 constexpr uint32_t kChunk = 1024, kChunks = 1024;
@@ -69,6 +71,7 @@ constinit bool has_pwait2 = true;  // set false by the first failure
 constexpr uint32_t kMostPending = 64;
 constinit sync::Mutex pending_lock;
 constinit uint32_t pending_count = 0;  // atomic; written under pending_lock
+constinit uint32_t flush_round = 0;    // atomic; counts flushes
 constinit int pending[kMostPending] = {};
 
 constexpr uint64_t kBreakTag = ~uint64_t{0};
@@ -242,6 +245,7 @@ bool End(Slot* s, uint32_t events, GQueue* ready) {
 
 // Leaves the registration for later; false when the list is full.
 bool Postpone(int fd, Slot* s) {
+  StoreRelaxed(&s->round, LoadRelaxed(&flush_round));
   if (s->pending) return true;
   sync::MutexLock hold(pending_lock);
   if (pending_count == kMostPending) return false;
@@ -300,7 +304,6 @@ long WaitInEpoll(int epoll, uint64_t ns, NetpollEvents* events) {
 }  // namespace
 
 bool NetpollActive() { return LoadRelaxed(&waiting) != 0; }
-bool NetpollPending() { return LoadRelaxed(&pending_count) != 0; }
 
 void NetpollWait(uint64_t ns, NetpollEvents* events) {
   events->count = 0;
@@ -341,15 +344,31 @@ void Netpoll(GQueue* ready) {
   NetpollDeliver(events, ready);
 }
 
-void NetpollFlush() {
-  while (NetpollPending()) {
-    int fd;
-    {
-      sync::MutexLock hold(pending_lock);
-      if (pending_count == 0) return;
-      fd = pending[pending_count - 1];
-      StoreRelaxed(&pending_count, pending_count - 1);
-    }
+namespace {
+
+// Takes one out of the list, from `*at` downwards, but none of this round unless `all`; -1: none.
+int TakePending(uint32_t* at, bool all, uint32_t round) {
+  sync::MutexLock hold(pending_lock);
+  for (uint32_t i = Min(*at, pending_count); i-- > 0;) {
+    int fd = pending[i];
+    if (!all && LoadRelaxed(&Find(fd)->round) == round) continue;
+    StoreRelaxed(&pending_count, pending_count - 1);
+    pending[i] = pending[pending_count];
+    *at = i;
+    return fd;
+  }
+  return -1;
+}
+
+}  // namespace
+
+void NetpollFlush(bool all) {
+  if (LoadRelaxed(&pending_count) == 0) return;
+  uint32_t round = FetchAddRelaxed(&flush_round, 1u);
+  uint32_t at = kMostPending;
+  for (;;) {
+    int fd = TakePending(&at, all, round);
+    if (fd < 0) return;
     Slot* s = Find(fd);
     sync::MutexLock hold(s->lock);
     s->pending = false;

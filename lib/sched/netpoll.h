@@ -26,9 +26,9 @@ void NetpollWait(uint64_t ns, NetpollEvents* events);
 void NetpollDeliver(const NetpollEvents& events, GQueue* ready);
 // What is ready now. In the scheduler, or a thread without a G.
 void Netpoll(GQueue* ready);
-// Registers what was left for later (see netpoll.cc). The same.
-void NetpollFlush();
-bool NetpollPending();
+// Registers what was left for later (see netpoll.cc); unless `all`, not what was since the last
+// time. The same.
+void NetpollFlush(bool all);
 // Makes the M that waits come back. Any thread.
 void NetpollBreak();
 // In a forked child, before its first thread.

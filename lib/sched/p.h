@@ -29,6 +29,7 @@ struct alignas(64) P {
   uint32_t tick;       // written by the M that holds it: counts time slices
   uint32_t call_tick;  // the same: counts blocking calls
   uint32_t searches;   // the same: counts looks for the next G; thieves see that it goes on
+  uint32_t handovers;  // the same: counts Gs that ran from runnext
   M* m;                // who holds it, for sysmon and traces; written with the P held
   P* next_idle;        // Sched::lock
 

@@ -27,6 +27,7 @@ struct Sched {
   uint64_t last_poll;     // atomic; monotonic ns of the last look at the descriptors, 0: one M
                           // waits in the poller right now
   uint64_t poll_until;    // atomic; when that M will come back, monotonic ns
+  uint32_t watched;       // atomic; 1: an M comes back soon to look after the Ps' runnext
   uint32_t sysmon_wake;   // atomic futex, see sysmon.cc
   uint32_t sysmon_runs;   // atomic; start_lock for writers
   uint32_t sysmon_quit;   // atomic; 1: it should end
@@ -54,8 +55,9 @@ void Schedule(G* g);
 void MakeRunnable(P* p, G* g, bool next);
 // Any thread, also one without a G; batches.
 void MakeRunnableGlobally(GQueue* gs);
-// Wakes an M for work that was just made, unless one is looking for work already.
-void WakeP();
+// Wakes an M for work that was just made, unless one is looking for work already, or, for work that
+// is `handed` to who runs next here, watches.
+void WakeP(bool handed = false);
 
 // The nearest one of all heaps, 0: none.
 uint64_t NearestDeadline();

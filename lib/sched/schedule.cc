@@ -15,6 +15,11 @@
 // next. Two fences make this sound: work is published before `spinning` is read (WakeP), and
 // `spinning` is decremented before all queues are looked at once more (FindRunnable).
 //
+// Two Gs that wake each other on one P need no other M, but each of their wake-ups would send for
+// one. So a spinning M leaves what lies in a runnext alone as long as its P goes on, and if it
+// finds nothing else it watches: it comes back after a nap, and until then nobody wakes an M for a
+// runnext. A G whose waker goes on to compute waits that long, once: then nobody watches any more.
+//
 // Switching: a G may be in a queue before its registers are saved. Who switches to it waits for
 // on_cpu to fall, but only on g0: two Gs that wait for each other's M would wait for ever.
 //
@@ -46,6 +51,8 @@ constexpr uint32_t kGlobalEvery = 61;    // looks at the local queue for one at 
 constexpr uint32_t kMaxInherited = 256;  // switches in one slice through runnext
 constexpr uint32_t kGlobalBatch = 128;
 constexpr uint64_t kPatience = 3000;  // ns that a woken G is left to the P of who woke it
+constexpr uint32_t kManyHandovers = 8;
+constexpr uint64_t kNap = 100'000;  // ns
 constexpr uint64_t kForever = ~uint64_t{0};
 
 void HoldP(M* m, P* p, PState state) {
@@ -117,6 +124,7 @@ G* NextLocal(M* m, P* p) {
   }
   bool inherits;
   g = RunqGet(p, &inherits);
+  if (inherits) StoreRelaxed(&p->handovers, p->handovers + 1);
   if (UNDERGO_UNLIKELY(inherits && ++m->inherited >= kMaxInherited)) {
     RunqPut(p, g, false);
     g = RunqGet(p, &inherits);
@@ -196,7 +204,7 @@ G* Steal(M* m, P* p) {
 }
 
 G* PollNow(P* p) {
-  if (UNDERGO_UNLIKELY(NetpollPending())) NetpollFlush();
+  NetpollFlush(false);
   if (!NetpollActive() || LoadRelaxed(&sched.last_poll) == 0) return nullptr;
   GQueue ready;
   Netpoll(&ready);
@@ -283,7 +291,7 @@ void WantM() {
 }
 
 bool AnyWork() {
-  if (LoadRelaxed(&sched.global.size) != 0 || NetpollPending()) return true;
+  if (LoadRelaxed(&sched.global.size) != 0) return true;
   uint64_t now = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) {
     // A next G that was put before our own decrement of `spinning` is watched until it is gone.
@@ -296,13 +304,40 @@ bool AnyWork() {
   return false;
 }
 
+// Whether Gs have handed over to each other since the M's last look.
+bool HandoversGoOn(M* m) {
+  uint64_t handed = 0;
+  for (uint32_t i = 0; i < sched.ps_made; ++i) handed += LoadRelaxed(&sched.ps[i]->handovers);
+  bool many = handed - m->handed >= kManyHandovers;
+  m->handed = handed;
+  return many;
+}
+
+void StopWatching(M* m) {
+  if (UNDERGO_LIKELY(!m->watches)) return;
+  m->watches = false;
+  StoreRelaxed(&sched.watched, 0u);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: WakeP; look at all queues after it
+}
+
 // The M that waits for deadlines and descriptors on behalf of all. Without a P; gets one unless
-// there is nothing to wait for.
-void PollUntilNearest(M* m) {
-  if (ExchangeAcqRel(&sched.last_poll, 0) == 0) return;  // pairs: the store below
+// there is nothing to wait for. `nap`: comes back soon.
+void PollUntilNearest(M* m, bool nap) {
+  if (ExchangeAcqRel(&sched.last_poll, 0) == 0) {  // pairs: the store below
+    if (nap) NetpollBreak();                       // who is there sees it, too
+    return;
+  }
   StoreRelaxed(&sched.poll_until, kForever);
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: TimerAdded
+  if (nap) {
+    m->watches = true;
+    StoreRelaxed(&sched.watched, 1u);
+  }
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: TimerAdded, WakeP
   uint64_t nearest = NearestDeadline();
+  if (nap) {
+    uint64_t end = plat::NowNs() + kNap;
+    nearest = nearest == 0 ? end : Min(nearest, end);
+  }
   if (nearest == 0 && !NetpollActive()) {
     StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
     return;
@@ -355,6 +390,7 @@ G* FindRunnable(M* m) {
     P* p = m->p;
     if (p == nullptr) {
       // A new M was made because there is work; one that lost its P may find some as well.
+      StopWatching(m);
       if (m->dirty || m->ending) return nullptr;
       if (AnyWork() && (p = TakeIdleP()) != nullptr) {
         HoldP(m, p, kPSched);
@@ -383,6 +419,11 @@ G* FindRunnable(M* m) {
     m->spinning = false;
     if (was_spinning) __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: WakeP
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    bool nap = was_spinning && HandoversGoOn(m);
+    if (!nap) {
+      StopWatching(m);
+      NetpollFlush(true);
+    }
     if (AnyWork() && (p = TakeIdleP()) != nullptr) {
       HoldP(m, p, kPSched);
       if (was_spinning) {
@@ -391,7 +432,7 @@ G* FindRunnable(M* m) {
       }
       continue;
     }
-    PollUntilNearest(m);
+    PollUntilNearest(m, nap);
   }
 }
 
@@ -491,6 +532,10 @@ void RunM(M* m) {
     m->next_g = nullptr;
     if (g == nullptr) g = FindRunnable(m);
     if (g == nullptr) return;
+    if (UNDERGO_UNLIKELY(m->watches)) {
+      StopWatching(m);
+      if (!m->spinning) WakeP();
+    }
     if (m->spinning) StopSpinning(m);
     AwaitOffCpu(g);
     SwitchTo(m, &m->g0, g);
@@ -501,7 +546,7 @@ void MakeRunnable(P* p, G* g, bool next) {
   g->state = GState::kRunnable;
   if (p != nullptr) {
     RunqPut(p, g, next);
-    WakeP();
+    WakeP(next && RingEmpty(p));
     return;
   }
   GQueue q;
@@ -614,9 +659,10 @@ void PutIdleP(P* p) {
   PutIdlePLocked(p);
 }
 
-void WakeP() {
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: FindRunnable
+void WakeP(bool handed) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: FindRunnable, StopWatching
   if (LoadRelaxed(&sched.idle_p_count) == 0 || LoadRelaxed(&sched.spinning) != 0) return;
+  if (handed && LoadRelaxed(&sched.watched) != 0) return;
   uint32_t none = 0;
   if (!CasAcqRel(&sched.spinning, &none, 1u)) return;  // pairs: FindRunnable
   M* m = nullptr;

@@ -161,7 +161,7 @@ bool MakeMs() {
 }
 
 void Overdue(uint64_t now) {
-  if (NetpollPending()) NetpollFlush();
+  NetpollFlush(false);
   if (LoadRelaxed(&sched.last_poll) == 0) return;  // somebody waits for all of it
   for (uint32_t i = 0; i < sched.ps_made; ++i) {
     uint64_t when = sched.ps[i]->timers.Nearest();
