@@ -45,16 +45,25 @@ enum Detached : uint32_t { kJoinable, kDetached, kJoined };
 
 // --- slots ---
 
+// Of the P's free ones, the first whose last thread has left its stack.
+G* TakeFree(P* p, uint32_t shift) {
+  constexpr int kLooks = 4;
+  G** at = &p->free_gs;
+  for (int i = 0; i < kLooks && *at != nullptr; ++i, at = &(*at)->next) {
+    G* g = *at;
+    if (g->slot_shift != shift) return nullptr;  // they are all of one size
+    if (LoadAcquire(&g->on_cpu) != 0) continue;  // pairs: FinishSwitch
+    *at = g->next;
+    p->free_count--;
+    return g;
+  }
+  return nullptr;
+}
+
 G* TakeG(uint32_t shift) {
   if (G* self = Current(); self != nullptr) {
     P* p = EnterSched(self);
-    G* g = p != nullptr ? p->free_gs : nullptr;
-    if (g != nullptr && g->slot_shift == shift) {
-      p->free_gs = g->next;
-      p->free_count--;
-    } else {
-      g = nullptr;
-    }
+    G* g = p != nullptr ? TakeFree(p, shift) : nullptr;
     LeaveSched(self);
     if (g != nullptr) return g;
   }
