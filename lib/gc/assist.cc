@@ -73,10 +73,12 @@ void Assist(int64_t* credit) {
   collector.limiter.Update(static_cast<int64_t>(plat::NowNs()));
 }
 
-// The heap is at its goal and must not run away. All objects may be marked already, while written
-// pages are looked at once more: then there is nothing to assist with, only to wait.
-void WaitAtGoal(size_t bytes) {
-  if (LiveBytes() < LoadRelaxed(&collector.cycle_goal) || collector.limiter.Limiting()) return;
+// The heap is at its goal, or would be with `more` bytes, and must not run away. All objects may be
+// marked already, while written pages are looked at once more: then there is nothing to assist
+// with, only to wait.
+void WaitAtGoal(size_t bytes, size_t more) {
+  if (LiveBytes() + more < LoadRelaxed(&collector.cycle_goal)) return;
+  if (collector.limiter.Limiting()) return;
   collector.cycle.WaitForEnd(
       Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
 }
@@ -106,6 +108,12 @@ void PrepareAssistants() {
   StoreRelease(&collector.assistants, m);  // pairs: ScanFor
 }
 
+// One large object can carry the heap far beyond its goal, so the wait comes before.
+void BeforeLarge(size_t bytes) {
+  if (LoadRelaxed(&collector.on) == 0 || !heap::gc_heap.black) return;
+  WaitAtGoal(bytes, bytes);
+}
+
 void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&collector.on) == 0) return;
   if (collector.config.stress) return StressCycle();
@@ -113,7 +121,7 @@ void OnAllocation(size_t bytes, int64_t* credit) {
     collector.cycle.WaitForFinish(kFinishWaitNs);
     *credit -= static_cast<int64_t>(bytes);
     if (*credit < 0) Assist(credit);
-    WaitAtGoal(bytes);
+    WaitAtGoal(bytes, 0);
     return;
   }
   *credit = 0;

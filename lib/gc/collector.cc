@@ -101,6 +101,7 @@ void Start(const Config& config) {
   if (Audit() != nullptr) FetchAddRelaxed(&Audit()->collectors, 1u);
   if (sites && !heap::EnableSites()) Say("no address space for ", "the sites of allocations");
   heap::on_allocation = OnAllocation;
+  heap::before_large = BeforeLarge;
   collector.pacer.Init(config.percent, config.memory_limit);
   collector.scavenger.Start(config.procs);
   collector.limiter.SetProcs(config.procs, static_cast<int64_t>(collector.process_start_ns));

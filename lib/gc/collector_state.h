@@ -74,6 +74,8 @@ void OnBlack();
 void PrepareAssistants();
 // heap::on_allocation.
 void OnAllocation(size_t bytes, int64_t* credit);
+// heap::before_large.
+void BeforeLarge(size_t bytes);
 
 // messages.cc
 void Say(const char* what, const char* why);

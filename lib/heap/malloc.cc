@@ -41,6 +41,11 @@ void MayTellCollector() {
     TellCollector();
 }
 
+void* WantLarge(size_t size, uint32_t align_slices, bool want_zero) {
+  if (before_large != nullptr && thread_words.busy == 0) before_large(size);
+  return MallocLarge(size, align_slices, want_zero);
+}
+
 // A slot of a small class by the slow path; *zeroed: its memory reads as zero.
 void* SmallSlow(uint32_t cls, bool* zeroed) {
   if (thread_words.busy != 0) return LateMalloc(cls, true, zeroed);
@@ -64,7 +69,7 @@ void* AllocSlow(size_t size, bool want_zero) {
   uint32_t cls = size <= kMaxSmallSize ? ClassOf(size) : kLargeClass;
   void* p;
   if (cls == kLargeClass) {
-    p = size > kMaxRequest ? nullptr : MallocLarge(size, 1, want_zero);
+    p = size > kMaxRequest ? nullptr : WantLarge(size, 1, want_zero);
     zeroed = true;
   } else {
     p = SmallSlow(cls, &zeroed);
@@ -106,7 +111,7 @@ void* MallocAligned(size_t align, size_t size) {
   }
   size_t slices = AlignUp(align, kSliceSize) / kSliceSize;
   if (slices > kMaxSlices) return NoMemory();
-  void* p = MallocLarge(Max(size, kMaxSmallSize + 1), static_cast<uint32_t>(slices), false);
+  void* p = WantLarge(Max(size, kMaxSmallSize + 1), static_cast<uint32_t>(slices), false);
   if (UNDERGO_UNLIKELY(sites_on) && p != nullptr) RecordSite(p);
   return p != nullptr ? p : NoMemory();
 }

@@ -38,6 +38,7 @@ constinit GcHeap gc_heap;
 constinit SweepCounts sweep_counts = {};
 constinit ViolationHook on_violation = nullptr;
 constinit AllocationHook on_allocation = nullptr;
+constinit LargeHook before_large = nullptr;
 constinit size_t size_rounding = kGranule - 1;
 
 namespace {

@@ -81,6 +81,9 @@ void ReportHiddenUse(const char* what, const Span* s, uint32_t slot, const Addr*
 // *credit is the thread's own, in bytes of allocation, for the collector's use.
 using AllocationHook = void (*)(size_t bytes, int64_t* credit);
 extern constinit AllocationHook on_allocation;
+// A large object of `bytes` is wanted: before it exists, outside of BusyScope, any thread.
+using LargeHook = void (*)(size_t bytes);
+extern constinit LargeHook before_large;
 inline constexpr uint32_t kHasCondemned = 1;  // Span::gc_flags
 inline constexpr uint32_t kHasReclaimed = 2;
 

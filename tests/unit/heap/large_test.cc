@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "heap/malloc.h"
+#include "heap/sweep.h"
 #include "support.h"
 
 using namespace undergo;
@@ -98,4 +99,25 @@ Test(large, fresh_memory_stays_untouched) {
   size_t pages = 0;
   for (unsigned char r : resident) pages += r & 1;
   cr_expect(pages == 0, "%zu pages", pages);
+}
+
+// The collector may want to wait before the heap grows by that much.
+Test(large, the_collector_is_told_before) {
+  static size_t told, in_use, times;
+  before_large = [](size_t bytes) {
+    told = bytes;
+    in_use = InUse();
+    ++times;
+  };
+  void* p = Malloc(300000);
+  cr_expect(told == 300000 && in_use == 0 && times == 1);
+  void* q = MallocAligned(2 * kSliceSize, 100);
+  cr_expect(times == 2 && in_use > 0);
+  void* small = Malloc(1000);
+  cr_expect(times == 2);
+  BusyScope busy;
+  void* r = Malloc(200000);
+  cr_expect(times == 2);
+  before_large = nullptr;
+  for (void* each : {p, q, small, r}) cr_expect(each != nullptr);
 }
