@@ -41,6 +41,7 @@
 #include "sched/masks.h"
 #include "sched/park.h"
 #include "sched/sched.h"
+#include "sched/thread.h"
 #include "world/blocked_call.h"
 #include "world/foreign.h"
 
@@ -56,6 +57,12 @@ constexpr uint32_t kSsAutodisarm = 1u << 31;
 // thread that installs it, before the kernel knows; read by the trampoline.
 constinit uint64_t handlers[kSignals] = {};
 constexpr uint64_t kSiginfoBit = uint64_t{1} << 63;
+// Bit 62: the kernel may not have been told yet that the trampoline wants a siginfo.
+constexpr uint64_t kBareBit = uint64_t{1} << 62;
+// Bit 61: for one call (SA_RESETHAND). Ours to see to with the scheduler: the kernel counts one
+// that is held back and sent again twice, and the second one would end the program.
+constexpr uint64_t kOneShotBit = uint64_t{1} << 61;
+constexpr uint64_t kEntryBits = kSiginfoBit | kBareBit | kOneShotBit;
 
 // In the mode `poison` the handler of SIGSEGV is always ours. The program's action is recorded here
 // and above, whatever it is, and taken when the fault is not a touch of a dead object.
@@ -125,6 +132,18 @@ bool IsFault(int sig, const siginfo_t* info) {
 // Whether the thread block is that of the G's own kernel thread, not borrowed by a child.
 bool IsOnOwnM(const G* g) {
   return g->m != nullptr && g->m->tid == static_cast<int>(plat::Syscall(__NR_gettid));
+}
+
+// The handler is about to run. Flags become what the program gave.
+void TakeOneShot(int sig) {
+  uint64_t entry = LoadAcquire(&handlers[sig]);  // pairs: sigaction, Install
+  if (UNDERGO_LIKELY((entry & kOneShotBit) == 0)) return;
+  SignalAction action = ActionOf(sig);
+  if (!IsWrapped(action)) return;
+  action.handler = reinterpret_cast<Addr>(SIG_DFL);
+  if ((entry & kSiginfoBit) == 0) action.flags &= ~uint64_t{SA_SIGINFO};
+  action.flags |= static_cast<uint32_t>(SA_RESETHAND);
+  plat::Syscall(__NR_rt_sigaction, sig, &action, nullptr, sizeof(uint64_t));
 }
 
 uint64_t* MaskIn(ucontext_t* c) { return reinterpret_cast<uint64_t*>(&c->uc_sigmask); }
@@ -198,10 +217,14 @@ void HoldBack(G* g, int sig, const siginfo_t* info, ucontext_t* c) {
 UNDERGO_NOINLINE void OnScheduled(Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
   heap::ThreadWords& w = heap::thread_words;
   G* g = sched::Self();
-  if (g != nullptr && !IsOnOwnM(g)) return RunOnThread(handler, sig, info, c);
+  if (g != nullptr && !IsOnOwnM(g)) {
+    TakeOneShot(sig);
+    return RunOnThread(handler, sig, info, c);
+  }
   bool fault = IsFault(sig, info);
   if (!fault && (w.in_sched != 0 || w.waiter != nullptr)) return HoldBack(g, sig, info, c);
   if (IsPoke(info) && (g == nullptr || !TakePoked(g, sig, info))) return;
+  TakeOneShot(sig);
   if (g != nullptr && !g->g0) return RunOnG(g, handler, sig, info, c);
   uint32_t handled = w.handled;
   bool restarts = (ActionOf(sig).flags & SA_RESTART) != 0;
@@ -215,7 +238,13 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
   auto* registers = c->uc_mcontext.gregs;
   registers[REG_RIP] =
       static_cast<greg_t>(heap::RestartPoint(static_cast<Addr>(registers[REG_RIP])));
-  auto handler = reinterpret_cast<Handler>(LoadAcquire(&handlers[sig]) & ~kSiginfoBit);
+  uint64_t entry = LoadAcquire(&handlers[sig]);  // pairs: sigaction, Install
+  auto handler = reinterpret_cast<Handler>(entry & ~kEntryBits);
+  siginfo_t plain;
+  if (UNDERGO_UNLIKELY((entry & kBareBit) != 0)) {
+    plain = SelfInfo(sig, SI_USER);
+    info = &plain;
+  }
   Undisguise(info);
   if (UNDERGO_UNLIKELY(IsWatched(sig))) {
     if (ClaimFault(info, registers)) return;
@@ -232,6 +261,7 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
     if (!IsPoke(info)) return handler(sig, info, context);
   }
   if (UNDERGO_UNLIKELY(sched::Active())) return OnScheduled(handler, sig, info, c);
+  TakeOneShot(sig);
   return RunOnThread(handler, sig, info, context);
 }
 
@@ -245,7 +275,19 @@ bool IsFunction(sighandler_t h) {
 bool IsOurs(sighandler_t h) { return h == AsPlainHandler(Trampoline); }
 
 sighandler_t Recorded(uint64_t entry) {
-  return reinterpret_cast<sighandler_t>(entry & ~kSiginfoBit);
+  return reinterpret_cast<sighandler_t>(entry & ~kEntryBits);
+}
+
+// The kernel writes a siginfo for handlers with SA_SIGINFO alone; what it leaves in the frame of
+// others is anything. Returns the bits for the handler's entry.
+uint64_t AskForSiginfo(int sig) {
+  SignalAction action = ActionOf(sig);
+  if (!IsWrapped(action)) return 0;  // somebody else was faster
+  action.flags |= SA_SIGINFO;
+  bool one_shot = (action.flags & SA_RESETHAND) != 0 && sched::Configured();
+  if (one_shot) action.flags &= ~static_cast<uint64_t>(static_cast<uint32_t>(SA_RESETHAND));
+  plat::Syscall(__NR_rt_sigaction, sig, &action, nullptr, sizeof(uint64_t));
+  return one_shot ? kOneShotBit : 0;
 }
 
 // The simple installers all work alike: swap the handler, translate what comes back.
@@ -260,10 +302,14 @@ sighandler_t Install(sighandler_t (*real)(int, sighandler_t), int sig, sighandle
   }
   uint64_t before = LoadAcquire(&handlers[sig]);  // pairs: the store below
   bool wrap = IsFunction(handler) || IsWatched(sig);
+  auto entry = reinterpret_cast<uint64_t>(handler);
   if (IsWatched(sig)) StoreRelaxed(&fault_flags, 0);
-  if (wrap) StoreRelease(&handlers[sig], reinterpret_cast<uint64_t>(handler));  // pairs: Trampoline
+  if (wrap) StoreRelease(&handlers[sig], entry | kBareBit);  // pairs: Trampoline
   sighandler_t old = real(sig, wrap ? AsPlainHandler(Trampoline) : handler);
-  if (old == SIG_ERR && wrap) StoreRelease(&handlers[sig], before);  // pairs: Trampoline
+  if (wrap) {
+    if (old != SIG_ERR) entry |= AskForSiginfo(sig);
+    StoreRelease(&handlers[sig], old != SIG_ERR ? entry : before);  // pairs: Trampoline
+  }
   return IsOurs(old) ? Recorded(before) : old;
 }
 
@@ -330,10 +376,10 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
     if ((act->sa_flags & SA_SIGINFO) != 0) entry |= kSiginfoBit;
     ours.sa_handler = AsPlainHandler(Trampoline);
     ours.sa_flags |= SA_SIGINFO;
-    if (watched) {
-      StoreRelaxed(&fault_flags, act->sa_flags);
-      ours.sa_flags &= ~SA_RESETHAND;
-    }
+    if (watched) StoreRelaxed(&fault_flags, act->sa_flags);
+    bool one_shot = (act->sa_flags & SA_RESETHAND) != 0 && (watched || sched::Configured());
+    if (one_shot) ours.sa_flags &= ~SA_RESETHAND;
+    if (one_shot && !watched) entry |= kOneShotBit;
     if (replaced) SetReplacement(&ours);
     act = &ours;
     StoreRelease(&handlers[sig], entry);  // pairs: Trampoline
@@ -346,8 +392,9 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   if (old != nullptr && IsOurs(old->sa_handler)) {
     old->sa_handler = Recorded(before);
     if ((before & kSiginfoBit) == 0) old->sa_flags &= ~SA_SIGINFO;
-    if (watched || (before & ~kSiginfoBit) == 0) old->sa_flags = flags_before;
-    if ((before & ~kSiginfoBit) == 0) sigemptyset(&old->sa_mask);
+    if ((before & kOneShotBit) != 0) old->sa_flags |= SA_RESETHAND;
+    if (watched || (before & ~kEntryBits) == 0) old->sa_flags = flags_before;
+    if ((before & ~kEntryBits) == 0) sigemptyset(&old->sa_mask);
   }
   return 0;
 }

@@ -7,6 +7,7 @@
 // timeout: 40
 #include <stdatomic.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "pthreads.h"
 
@@ -277,9 +278,56 @@ static void Suspending(const char* name) {
   Join(t);
 }
 
+// Handlers installed without a siginfo; signals from another process, and to one thread.
+static void OnPlain(int sig) {
+  (void)sig;
+  calls++;
+}
+static void* Idles(void* arg) {
+  entered++;
+  while (!gate) SleepMs(arg ? 5 : 1000);
+  return NULL;
+}
+static void Installers(const char* name) {
+  (void)name;
+  static sighandler_t (*const install[])(int, sighandler_t) = {signal, sysv_signal, sigset};
+  Handle(SIGUSR1, 0);
+  entered = gate = 0;
+  pthread_t t[4];
+  for (intptr_t i = 0; i < 4; i++) t[i] = Start(Idles, (void*)(i % 2));
+  EVENTUALLY(entered == 4);
+  for (int k = 0; k < 3; k++) {
+    for (int i = 0; i < 20; i++) {
+      calls = 0;
+      CHECK(install[k](SIGUSR2, OnPlain) != SIG_ERR);
+      pid_t parent = getpid(), child = -1;
+      if (i % 2) {
+        CHECK_EQ(pthread_kill(t[i % 4], SIGUSR2), 0);
+      } else {
+        child = fork();
+        CHECK(child >= 0);
+        if (child == 0) _exit(kill(parent, SIGUSR2) != 0);
+      }
+      EVENTUALLY(calls != 0);
+      if (child > 0) CHECK_EQ(waitpid(child, NULL, 0), child);
+      SleepMs(2);
+      CHECK_EQ(calls, 1);
+    }
+    struct sigaction got;
+    CHECK_EQ(sigaction(SIGUSR2, NULL, &got), 0);
+    CHECK(!(got.sa_flags & SA_SIGINFO));
+  }
+  gate = 1;
+  for (int i = 0; i < 4; i++) {
+    pthread_kill(t[i], SIGUSR1);
+    Join(t[i]);
+  }
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"directed", Directed}, {"to_myself", ToMyself},
-                               {"masks", Masks},       {"process", Process},
-                               {"waiting", Waiting},   {"suspending", Suspending}};
+  static const Part parts[] = {{"directed", Directed},    {"to_myself", ToMyself},
+                               {"masks", Masks},          {"process", Process},
+                               {"waiting", Waiting},      {"suspending", Suspending},
+                               {"installers", Installers}};
   return RUN_PARTS(parts);
 }
