@@ -51,18 +51,25 @@ void LeaveSched(G* g);
 // In the scheduler: the running G stops running; what comes next runs. Returns when it runs again.
 // The G must be in a queue, or somebody will put it there.
 void Schedule(G* g);
+// First act of each context after a switch.
+void FinishSwitch(G* g);
 // In the scheduler; the caller holds p or has none (null).
 void MakeRunnable(P* p, G* g, bool next);
 // Any thread, also one without a G; batches.
 void MakeRunnableGlobally(GQueue* gs);
-// Wakes an M for work that was just made, unless one is looking for work already, or, for work that
+// idle.cc: wakes an M for work that was just made, unless one is looking for work already, or, for work that
 // is `handed` to who runs next here, watches.
 void WakeP(bool handed = false);
+
+// g0 of an M: looks for work until the M has to end.
+void RunM(M* m);
 
 // The nearest one of all heaps, 0: none.
 uint64_t NearestDeadline();
 // A deadline entered a heap: the M that waits for the nearest one may have to wait less.
 void TimerAdded(uint64_t when);
+
+// --- idle.cc ---
 
 // Takes this P out of the idle list; false when it is not in.
 bool TakeThisIdleP(P* p);
@@ -72,17 +79,16 @@ void PutIdleP(P* p);
 // The P was taken away from its M: starts another M if there is work, else it is idle.
 void HandOffP(P* p);
 
-// g0 of an M: looks for work until the M has to end.
-void RunM(M* m);
 // Ends idle Ms, but neither the first one nor those that forked, until at most `keep` are idle.
 void EndIdleMs(uint32_t keep);
+
+// --- guest.cc ---
+
 // The running G goes on on this M, as soon as that is free. False when it could not.
 bool MoveTo(M* m);
 // The running M becomes a pinned G's own: returns the one that wanted to run here, to be made
 // runnable.
 GQueue DropGuest(M* m);
-// First act of each context after a switch.
-void FinishSwitch(G* g);
 
 // A hint: some other P runs something, so that who owns a lock may be about to release it.
 inline bool OthersRun() {

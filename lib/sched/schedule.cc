@@ -27,16 +27,12 @@
 // global queue (measured by everybody), stealing timers (they are run where they are).
 // Sources: Go's runtime/proc.go; the fences are discussed there at length.
 #include "base/assert.h"
-#include "heap/mcache.h"
 #include "plat/clock.h"
 #include "plat/context.h"
-#include "plat/futex.h"
 #include "sched/cpu_time.h"
+#include "sched/idle.h"
 #include "sched/masks.h"
 #include "sched/netpoll.h"
-#include "sched/preempt.h"
-#include "sched/sched.h"
-#include "world/world.h"
 
 namespace undergo::sched {
 
@@ -54,12 +50,6 @@ constexpr uint64_t kPatience = 3000;  // ns that a woken G is left to the P of w
 constexpr uint32_t kManyHandovers = 8;
 constexpr uint64_t kNap = 100'000;  // ns
 constexpr uint64_t kForever = ~uint64_t{0};
-
-void HoldP(M* m, P* p, PState state) {
-  p->m = m;
-  m->p = p;
-  StoreRelease(&p->status, PStatus(m->id, state));  // pairs: EnterSched, Retake
-}
 
 // --- the global queue ---
 
@@ -214,82 +204,6 @@ G* PollNow(P* p) {
   return g;
 }
 
-// --- sleeping Ms ---
-
-// On g0: around a sleep in the kernel. The M counts as stopped and takes no lock of ours.
-template <typename F>
-void Sleep(M* m, F wait) {
-  SetKernelMask(m, IdleMask());
-  heap::EndBusy();
-  if (UNDERGO_UNLIKELY(LoadRelaxed(&m->g0.words->deferred) != 0)) on_sched_end(&m->g0);
-  bool published = m->record != nullptr;
-  if (published) world::EnterBlocked();
-  wait();
-  if (published) world::LeaveBlocked();
-  heap::thread_words.busy++;
-  CompilerFence();
-}
-
-// Until somebody gives the M a P, or ends it.
-void StopM(M* m) {
-  {
-    sync::MutexLock hold(sched.lock);
-    if (m->guest != nullptr) return;
-    m->next_idle = sched.idle_ms;
-    sched.idle_ms = m;
-    StoreRelaxed(&sched.idle_m_count, sched.idle_m_count + 1);
-  }
-  Sleep(m, [m] {
-    while (LoadAcquire(&m->wake) == 0) plat::FutexWait(&m->wake, 0);  // pairs: StartM
-  });
-  StoreRelaxed(&m->wake, 0u);
-  P* p = m->next_p;
-  m->next_p = nullptr;
-  if (p != nullptr) HoldP(m, p, kPSched);
-}
-
-// An M and the P for it, both taken out of their lists.
-void StartM(M* m, P* p, bool spinning) {
-  m->spinning = spinning;
-  m->next_p = p;
-  StoreRelease(&m->wake, 1u);  // pairs: StopM
-  plat::FutexWake(&m->wake, 1);
-}
-
-// `at` is the link to it.
-void UnlinkIdleMLocked(M* m, M** at) {
-  *at = m->next_idle;
-  StoreRelaxed(&sched.idle_m_count, sched.idle_m_count - 1);
-}
-
-M* PopIdleMLocked() {
-  M* m = sched.idle_ms;
-  if (m != nullptr) UnlinkIdleMLocked(m, &sched.idle_ms);
-  return m;
-}
-
-P* PopIdlePLocked() {
-  P* p = sched.idle_ps;
-  if (p == nullptr) return nullptr;
-  sched.idle_ps = p->next_idle;
-  __atomic_store_n(&sched.idle_p_count, sched.idle_p_count - 1, __ATOMIC_SEQ_CST);  // pairs: Sleep
-  if (UNDERGO_UNLIKELY(LoadRelaxed(&sched.sysmon_deep) != 0)) WakeSysmon();
-  return p;
-}
-
-void PutIdlePLocked(P* p) {
-  p->m = nullptr;
-  StoreRelease(&p->status, PStatus(0, kPIdle));  // pairs: TakeIdleP
-  p->next_idle = sched.idle_ps;
-  sched.idle_ps = p;
-  StoreRelaxed(&sched.idle_p_count, sched.idle_p_count + 1);
-}
-
-void WantM() {
-  StoreRelease(&sched.wanted_ms, 1u);  // pairs: sysmon
-  WakeSysmon();
-}
-
 bool AnyWork() {
   if (LoadRelaxed(&sched.global.size) != 0) return true;
   uint64_t now = 0;
@@ -347,7 +261,7 @@ void PollUntilNearest(M* m, bool nap) {
   uint64_t now = plat::NowNs();
   uint64_t wait = nearest == 0 ? kForever : nearest > now ? nearest - now : 0;
   NetpollEvents events;
-  Sleep(m, [wait, &events] { NetpollWait(wait, &events); });
+  SleepOnG0(m, [wait, &events] { NetpollWait(wait, &events); });
   GQueue ready;
   NetpollDeliver(events, &ready);
   StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
@@ -360,25 +274,6 @@ void PollUntilNearest(M* m, bool nap) {
   } else if (ready.head != nullptr) {
     MakeRunnableGlobally(&ready);
   }
-}
-
-// The G that has to run on this very M, with the P that it brought.
-G* TakeGuest(M* m) {
-  G* g;
-  P* p;
-  {
-    sync::MutexLock hold(sched.lock);
-    g = m->guest;
-    p = m->guest_p;
-    m->guest = nullptr;
-  }
-  if (g == nullptr) return nullptr;
-  if (m->p == nullptr) {
-    HoldP(m, p, kPSched);
-  } else {
-    HandOffP(p);
-  }
-  return g;
 }
 
 // On g0, in the scheduler. Returns with a P; null: the M has to end.
@@ -409,12 +304,7 @@ G* FindRunnable(M* m) {
       m->spinning = true;
       if ((g = Steal(m, p)) != nullptr) return g;
     }
-    {
-      sync::MutexLock hold(sched.lock);
-      if (sched.global.size != 0) continue;
-      m->p = nullptr;
-      PutIdlePLocked(p);
-    }
+    if (!GiveUpP(m, p)) continue;
     bool was_spinning = m->spinning;
     m->spinning = false;
     if (was_spinning) __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: WakeP
@@ -566,136 +456,6 @@ void MakeRunnableGlobally(GQueue* gs) {
 void TimerAdded(uint64_t when) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: PollUntilNearest
   if (LoadAcquire(&sched.last_poll) == 0 && when < LoadAcquire(&sched.poll_until)) NetpollBreak();
-}
-
-void EndIdleMs(uint32_t keep) {
-  for (;;) {
-    M* m;
-    {
-      sync::MutexLock hold(sched.lock);
-      if (sched.idle_m_count <= keep) return;
-      M** at = &sched.idle_ms;
-      while (*at != nullptr && (*at == &first_m || (*at)->forked)) at = &(*at)->next_idle;
-      m = *at;
-      if (m == nullptr) return;
-      UnlinkIdleMLocked(m, at);
-      m->ending = true;
-    }
-    StartM(m, nullptr, false);
-  }
-}
-
-// What the mover has to do itself, with the P that it leaves to the M.
-bool HandTo(M* to, G* g, P* p) {
-  sync::MutexLock hold(sched.lock);
-  if (to->dirty || to->ending || to->guest != nullptr || LoadAcquire(&to->tid) <= 0) return false;
-  g->m->p = nullptr;
-  g->state = GState::kRunnable;
-  to->guest_p = p;
-  StoreRelease(&to->guest, g);  // pairs: TakeGuest
-  for (M** at = &sched.idle_ms; *at != nullptr; at = &(*at)->next_idle) {
-    if (*at != to) continue;
-    UnlinkIdleMLocked(to, at);
-    StoreRelease(&to->wake, 1u);  // pairs: StopM
-    plat::FutexWake(&to->wake, 1);
-    return true;
-  }
-  return true;
-}
-
-bool MoveTo(M* to) {
-  G* g = Current();
-  if (g == nullptr) return false;
-  if (g->m == to) return true;
-  P* p = EnterSched(g);
-  if (p == nullptr) p = TakeIdleP();
-  if (p == nullptr) {
-    LeaveSched(g);
-    return g->m == to;
-  }
-  HoldP(g->m, p, kPSched);
-  if (HandTo(to, g, p)) {
-    NetpollBreak();  // it may be there
-    Preempt(to);
-    Schedule(g);
-  }
-  LeaveSched(g);
-  return g->m == to;
-}
-
-GQueue DropGuest(M* m) {
-  GQueue gone;
-  P* p = nullptr;
-  {
-    sync::MutexLock hold(sched.lock);
-    m->dirty = true;
-    if (m->guest == nullptr) return gone;
-    gone.Push(m->guest);
-    p = m->guest_p;
-    m->guest = nullptr;
-  }
-  HandOffP(p);
-  return gone;
-}
-
-P* TakeIdleP() {
-  sync::MutexLock hold(sched.lock);
-  return PopIdlePLocked();
-}
-
-bool TakeThisIdleP(P* p) {
-  sync::MutexLock hold(sched.lock);
-  for (P** at = &sched.idle_ps; *at != nullptr; at = &(*at)->next_idle) {
-    if (*at != p) continue;
-    *at = p->next_idle;
-    StoreRelaxed(&sched.idle_p_count, sched.idle_p_count - 1);
-    return true;
-  }
-  return false;
-}
-
-void PutIdleP(P* p) {
-  sync::MutexLock hold(sched.lock);
-  PutIdlePLocked(p);
-}
-
-void WakeP(bool handed) {
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: FindRunnable, StopWatching
-  if (LoadRelaxed(&sched.idle_p_count) == 0 || LoadRelaxed(&sched.spinning) != 0) return;
-  if (handed && LoadRelaxed(&sched.watched) != 0) return;
-  uint32_t none = 0;
-  if (!CasAcqRel(&sched.spinning, &none, 1u)) return;  // pairs: FindRunnable
-  M* m = nullptr;
-  P* p;
-  {
-    sync::MutexLock hold(sched.lock);
-    p = PopIdlePLocked();
-    if (p != nullptr && (m = PopIdleMLocked()) == nullptr) PutIdlePLocked(p);
-  }
-  if (m != nullptr) return StartM(m, p, true);
-  __atomic_fetch_sub(&sched.spinning, 1u, __ATOMIC_SEQ_CST);  // pairs: FindRunnable
-  if (p == nullptr) return;
-  // All Ms are busy or in the kernel. One of them may be in the poller.
-  if (LoadAcquire(&sched.last_poll) == 0) {  // pairs: PollUntilNearest
-    NetpollBreak();
-  } else {
-    WantM();
-  }
-}
-
-void HandOffP(P* p) {
-  M* m = nullptr;
-  bool work;
-  {
-    sync::MutexLock hold(sched.lock);
-    bool unwatched =
-        LoadRelaxed(&sched.last_poll) != 0 && (p->timers.Nearest() != 0 || NetpollActive());
-    work = unwatched || !RunqEmpty(p) || sched.global.size != 0;
-    if (!work || (m = PopIdleMLocked()) == nullptr) PutIdlePLocked(p);
-  }
-  if (m != nullptr) return StartM(m, p, false);
-  if (work) return WantM();
-  WakeP();
 }
 
 }  // namespace undergo::sched
