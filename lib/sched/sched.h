@@ -57,10 +57,6 @@ void FinishSwitch(G* g);
 void MakeRunnable(P* p, G* g, bool next);
 // Any thread, also one without a G; batches.
 void MakeRunnableGlobally(GQueue* gs);
-// idle.cc: wakes an M for work that was just made, unless one is looking for work already, or, for work that
-// is `handed` to who runs next here, watches.
-void WakeP(bool handed = false);
-
 // g0 of an M: looks for work until the M has to end.
 void RunM(M* m);
 
@@ -71,6 +67,9 @@ void TimerAdded(uint64_t when);
 
 // --- idle.cc ---
 
+// Wakes an M for work that was just made, unless one is looking for work already, or, for work that
+// is `handed` to who runs next here, watches.
+void WakeP(bool handed = false);
 // Takes this P out of the idle list; false when it is not in.
 bool TakeThisIdleP(P* p);
 // Takes a P from the idle list; null when there is none. Gives one back that has no work.
