@@ -474,6 +474,7 @@ void OnThreadEnd(G* g) {
 void InstallSignals() {
   sched::on_sched_end = OnSchedEnd;
   sched::on_thread_end = OnThreadEnd;
+  sched::on_adopted = TakePendingOfThread;
 }
 
 }  // namespace undergo::posix

@@ -3,9 +3,11 @@
 // in the middle of anything. The held list is a stack that is only ever taken as a whole.
 #include "posix/signal_queue.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "plat/syscall.h"
+#include "sched/masks.h"
 #include "sync/mutex.h"
 
 namespace undergo::posix {
@@ -57,6 +59,25 @@ siginfo_t PlainInfo(int sig) {
   info.si_pid = static_cast<pid_t>(plat::Syscall(__NR_getpid));
   info.si_uid = static_cast<uid_t>(plat::Syscall(__NR_getuid));
   return info;
+}
+
+// Signals that wait for this kernel thread alone: rt_sigpending() has those of the process, too.
+uint64_t PendingOfThread() {
+  long fd = plat::Syscall(__NR_openat, AT_FDCWD, "/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
+  if (plat::IsError(fd)) return 0;
+  char text[4096];
+  long n = plat::Syscall(__NR_read, fd, &text[0], sizeof text - 1);
+  plat::Syscall(__NR_close, fd);
+  if (plat::IsError(n)) return 0;
+  text[n] = '\0';
+  constexpr char kName[] = "\nSigPnd:\t";
+  const char* at = __builtin_strstr(text, kName);
+  if (at == nullptr) return 0;
+  uint64_t bits = 0;
+  for (at += sizeof kName - 1; *at > ' '; ++at) {
+    bits = bits << 4 | static_cast<uint64_t>(*at <= '9' ? *at - '0' : *at - 'a' + 10);
+  }
+  return bits & ~sched::kReservedSignals;
 }
 
 }  // namespace
@@ -159,6 +180,21 @@ void ClearQueue(G* g) {
     if (n->any) Hold(n->sig, n->info, 0);
     FreeNode(n);
     n = next;
+  }
+}
+
+void TakePendingOfThread(G* g) {
+  uint64_t any = 0;
+  plat::Syscall(__NR_rt_sigpending, &any, sizeof any);
+  if (UNDERGO_LIKELY((any & g->mask) == 0)) return;
+  // The kernel hands out the thread's own first; of a real-time signal there may be many.
+  while (uint64_t bits = PendingOfThread() & g->mask) {
+    siginfo_t info;
+    struct timespec none = {};
+    long sig = plat::Syscall(__NR_rt_sigtimedwait, &bits, &info, &none, sizeof bits);
+    if (plat::IsError(sig)) return;
+    SignalSection section;
+    Enqueue(g, static_cast<int>(sig), info, false);
   }
 }
 

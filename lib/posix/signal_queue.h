@@ -54,4 +54,8 @@ int Dequeue(G* g, uint64_t set, siginfo_t* info);
 // Empties the queue of a thread that ends: what others may have goes to the process.
 void ClearQueue(G* g);
 
+// What the kernel holds for the running kernel thread alone, since its thread blocks it, goes to
+// the queue of g: other threads will run here. Not in a SignalSection.
+void TakePendingOfThread(G* g);
+
 }  // namespace undergo::posix

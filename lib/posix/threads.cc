@@ -193,9 +193,7 @@ int pthread_getattr_np(pthread_t thread, pthread_attr_t* attr) {
   }
   int error = pthread_attr_init(attr);
   if (error != 0) return error;
-  Addr high = g->user_stack ? g->stack_low + g->stack_size : sched::SlotEnd(g);
-  Addr low = high - g->stack_size + (g->user_stack ? 0 : g->guard_size);
-  pthread_attr_setstack(attr, reinterpret_cast<void*>(low), high - low);
+  pthread_attr_setstack(attr, reinterpret_cast<void*>(g->stack_low), g->stack_size);
   pthread_attr_setguardsize(attr, g->guard_size);
   pthread_attr_setdetachstate(attr,
                               g->detached == 1 ? PTHREAD_CREATE_DETACHED : PTHREAD_CREATE_JOINABLE);

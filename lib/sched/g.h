@@ -94,7 +94,8 @@ struct G {
   Addr stack_high;  // end of the stack: here the thread block begins, or the program's stack ends
   Addr scan_low;   // what the collector reads of it, thread block included; below the stack pointer
   Addr scan_high;  // it is dead. Equal: unknown
-  size_t stack_size;  // as pthread_getattr_np tells it, with thread block and guard
+  size_t stack_size;  // from stack_low on, as pthread_getattr_np tells it
+  Addr guard_low;     // the guard, which ends where the stack begins. Of the slot
   size_t guard_size;
   uint8_t slot_shift;  // log2 of the slot's bytes; 0: not in the stack range
   bool user_stack;     // the stack is the program's own

@@ -55,6 +55,9 @@ struct alignas(64) P {
 // Puts g behind all others, or in front when `next`; then what was in front goes behind. What does
 // not fit goes to the global queue.
 void RunqPut(P* p, G* g, bool next);
+// A thread that begins: behind all others, so that threads begin in the order in which they were
+// made. If there is no other, in front, where it stays in the slice of its maker.
+void RunqPutNew(P* p, G* g);
 // The next G to run here; null when there is none. *inherits: it stays in the running slice.
 G* RunqGet(P* p, bool* inherits);
 // Moves half of the victim's queue here and returns one of it; also runnext when `with_next`.

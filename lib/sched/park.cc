@@ -169,6 +169,20 @@ void MakeReady(G* g, bool next) {
   LeaveSched(self);
 }
 
+void MakeNewReady(G* g) {
+  G* self = Current();
+  if (self == nullptr) return MakeReady(g, false);
+  P* p = EnterSched(self);
+  if (p == nullptr) {
+    MakeRunnable(p, g, false);
+  } else {
+    g->state = GState::kRunnable;
+    RunqPutNew(p, g);
+    WakeP();
+  }
+  LeaveSched(self);
+}
+
 bool Interrupt(G* g) {
   FetchAddAcqRel(&g->interrupts, 1u);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Waiter::Wait

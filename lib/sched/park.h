@@ -94,5 +94,7 @@ const char* NameOf(WaitReason why);
 
 // The G whose wait somebody claimed (ClaimWake) runs soon. Any thread.
 void MakeReady(G* g, bool next);
+// A new thread begins soon, after those that were made before it.
+void MakeNewReady(G* g);
 
 }  // namespace undergo::sched

@@ -67,6 +67,13 @@ void RunqPut(P* p, G* g, bool next) {
   }
 }
 
+void RunqPutNew(P* p, G* g) {
+  if (RunqEmpty(p)) return RunqPut(p, g, true);
+  G* next = ExchangeAcqRel(&p->runnext, static_cast<G*>(nullptr));  // pairs: Grab
+  if (next != nullptr) RunqPut(p, next, false);
+  RunqPut(p, g, false);
+}
+
 G* RunqGet(P* p, bool* inherits) {
   G* next = LoadRelaxed(&p->runnext);
   // Nobody but the owner puts one in: if it is gone at the second look, there is none.
@@ -87,9 +94,14 @@ G* RunqSteal(P* p, P* victim, bool with_next) {
   uint32_t tail = p->tail;
   uint32_t n = Grab(victim, p, tail, with_next);
   if (n == 0) return nullptr;
-  G* g = LoadRelaxed(&p->ring[(tail + n - 1) % kRingSize]);
+  // The oldest one runs: threads that were made together begin in their order.
+  G* first = LoadRelaxed(&p->ring[tail % kRingSize]);
+  for (uint32_t i = 1; i < n; ++i) {
+    StoreRelaxed(&p->ring[(tail + i - 1) % kRingSize],
+                 LoadRelaxed(&p->ring[(tail + i) % kRingSize]));
+  }
   if (n > 1) StoreRelease(&p->tail, tail + n - 1);  // pairs: Grab
-  return g;
+  return first;
 }
 
 bool RingEmpty(const P* p) { return LoadRelaxed(&p->head) == LoadRelaxed(&p->tail); }

@@ -102,6 +102,8 @@ extern constinit SchedEndHook on_sched_end;
 extern constinit SchedEndHook on_wishes;
 // The same: the thread has no more instruction of the program before it. In the scheduler.
 extern constinit SchedEndHook on_thread_end;
+// The same: the process's first kernel thread becomes g's M. Before the scheduler runs.
+extern constinit SchedEndHook on_adopted;
 
 // Calls on_sched_end on the running thread if something waits for it and may run now.
 inline void RunDeferred() {

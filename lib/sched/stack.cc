@@ -33,7 +33,6 @@ constexpr size_t kRangeSize = size_t{16} << 40;
 constexpr uint32_t kBlockShift = 24;
 constexpr int kGuardInstall = 102;  // MADV_GUARD_INSTALL, MADV_GUARD_REMOVE
 constexpr int kGuardRemove = 103;
-constexpr size_t kGSize = AlignUp(sizeof(G), 64);
 
 // Slot shift of each block; 0: none. Mapped by the first one: a program without threads has none.
 constinit uint8_t* blocks = nullptr;
@@ -98,13 +97,10 @@ bool Refill(uint32_t shift) {
 
 }  // namespace
 
-uint32_t SlotShiftFor(size_t stack_size) {
-  constexpr size_t kSmall = 64 * kKiB;
-  // What the scheduler needs beyond what a thread of libc would: room to save all registers.
-  if (stack_size < kSmall) stack_size += 16 * kKiB;
-  if (stack_size > size_t{1} << kMaxSlotShift) return 0;
+uint32_t SlotShiftFor(size_t size) {
+  if (size > size_t{1} << kMaxSlotShift) return 0;
   uint32_t shift = kMinSlotShift;
-  while (size_t{1} << shift < stack_size) ++shift;
+  while (size_t{1} << shift < size) ++shift;
   return shift;
 }
 
@@ -132,18 +128,19 @@ void GiveSlot(G* g) {
   StoreRelaxed(&sizes.in_use, sizes.in_use - (uint64_t{1} << g->slot_shift));
 }
 
-bool SetGuard(G* g, size_t size) {
-  Addr low = SlotBase(g);
+bool SetGuard(G* g, Addr low, size_t size) {
+  Addr old_low = g->guard_low;
   size_t old = g->guard_size;
-  if (size == old) return true;
+  if (size == old && (size == 0 || low == old_low)) return true;
+  g->guard_low = low;
   g->guard_size = size;
   if (guard_markers) {
-    if (old > size) plat::Syscall(__NR_madvise, low, old, kGuardRemove);
+    if (old != 0) plat::Syscall(__NR_madvise, old_low, old, kGuardRemove);
     if (size == 0) return true;
     if (!plat::IsError(plat::Syscall(__NR_madvise, low, size, kGuardInstall))) return true;
     guard_markers = false;
   }
-  if (old > size) plat::Syscall(__NR_mprotect, low, old, PROT_READ | PROT_WRITE);
+  if (old != 0) plat::Syscall(__NR_mprotect, old_low, old, PROT_READ | PROT_WRITE);
   return size == 0 || !plat::IsError(plat::Syscall(__NR_mprotect, low, size, PROT_NONE));
 }
 
@@ -189,6 +186,7 @@ void DropSlots(const G* kept) {
     if (g == kept) continue;
     G fresh = {};
     fresh.slot_shift = g->slot_shift;
+    fresh.guard_low = g->guard_low;
     fresh.guard_size = g->guard_size;
     fresh.all_next = g->all_next;
     fresh.next = free_slots[g->slot_shift];

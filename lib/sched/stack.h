@@ -18,8 +18,9 @@ namespace undergo::sched {
 inline constexpr uint32_t kMinSlotShift = 14;
 inline constexpr uint32_t kMaxSlotShift = 37;
 
-// The slot size for a stack of so many bytes, thread block and guard included; 0: too large.
-uint32_t SlotShiftFor(size_t stack_size);
+// The slot size for so many bytes: stack, guard, thread block, G; 0: too large.
+uint32_t SlotShiftFor(size_t size);
+inline constexpr size_t kGSize = AlignUp(sizeof(G), 64);
 
 // A slot of that size: recycled (its G has fs != 0), or new (its G is zero but for what this file
 // knows). Null when there is no memory. Any thread.
@@ -34,8 +35,9 @@ inline Addr SlotBase(const G* g) {
 
 inline Addr SlotEnd(const G* g) { return SlotBase(g) + (Addr{1} << g->slot_shift); }
 
-// Makes the first `size` bytes of the slot fault; 0 undoes it. False when the kernel refused.
-bool SetGuard(G* g, size_t size);
+// Makes `size` bytes from `low` on, in the slot, fault, and those of before usable. False when the
+// kernel refused.
+bool SetGuard(G* g, Addr low, size_t size);
 
 // The G whose struct pthread lies at `thread`, if a slot is there; else null. Any value is fine.
 // `block` is the size of struct pthread.

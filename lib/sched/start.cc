@@ -277,6 +277,7 @@ bool Adopt(G* g) {
     }
   }
   if (!linked) LinkM(m);
+  if (on_adopted != nullptr) on_adopted(g);
   heap::thread_words.self = g;
   P* p = sched.ps[0];
   if (pinned) {

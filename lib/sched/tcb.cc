@@ -350,9 +350,8 @@ bool MakeBlock(G* g) {
 void DescribeThread(G* g) {
   Addr block = g->fs;
   // glibc compares frames by their distance from the stack's end.
-  Addr low = g->user_stack ? g->stack_low : SlotBase(g);
-  *Field<Addr>(block, kStackBlock) = low;
-  *Field<size_t>(block, kStackSize) = g->stack_size;
+  *Field<Addr>(block, kStackBlock) = g->stack_low - g->guard_size;
+  *Field<size_t>(block, kStackSize) = g->stack_size + g->guard_size;
   *Field<size_t>(block, kGuardSize) = *Field<size_t>(block, kReportedGuard) = g->guard_size;
   *Field<Addr>(block, kStart) = reinterpret_cast<Addr>(g->start);
   *Field<void*>(block, kArg) = g->arg;
@@ -382,7 +381,8 @@ void DropRseq() {
   *Field<int>(block, kRseqCpu) = kNoRseq;
 }
 
-void ForgetThread(G* g) { StoreRelease(TidField(g->fs), 0); }  // pairs: none; libc reads it
+// As libc marks a thread that was joined: 0 would be one that has ended and can be.
+void ForgetThread(G* g) { StoreRelease(TidField(g->fs), -1); }  // pairs: none; libc reads it
 
 void InitLibcOnThread() { libc.ctype_init(); }
 

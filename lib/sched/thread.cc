@@ -38,7 +38,6 @@ constinit G main_g = {};
 namespace {
 
 constexpr uint32_t kFreePerP = 64;
-constexpr size_t kMinStack = 16 * kKiB;
 inline Waiter* Ended() { return reinterpret_cast<Waiter*>(1); }  // the thread is over
 
 enum Detached : uint32_t { kJoinable, kDetached, kJoined };
@@ -145,6 +144,23 @@ void Begin(void* arg) {
 
 // --- making one ---
 
+// A small stack has what was asked for below the thread block, since saving all registers needs
+// room that a thread of libc would not; others hold the block themselves, so that a power of two
+// fits its slot.
+bool IsSmall(const ThreadRequest& r) { return r.stack_size < 64 * kKiB; }
+
+uint32_t ShiftFor(const ThreadRequest& r) {
+  size_t beside = BlockSize() + kGSize + kOsPageSize;
+  if (r.stack != 0) return SlotShiftFor(beside);  // the program's own holds nothing of ours
+  if (IsSmall(r)) return SlotShiftFor(r.stack_size + r.guard_size + beside);
+  return SlotShiftFor(r.stack_size + (r.guard_size > kOsPageSize ? r.guard_size : 0));
+}
+
+bool FitsBlock(const ThreadRequest& r) {
+  constexpr size_t kLeast = 4 * kKiB;  // for the thread itself
+  return r.stack != 0 || IsSmall(r) || r.stack_size >= BlockSize() + kGSize + kOsPageSize + kLeast;
+}
+
 void SetBounds(G* g, const ThreadRequest& r) {
   g->user_stack = r.stack != 0;
   if (g->user_stack) {
@@ -154,9 +170,13 @@ void SetBounds(G* g, const ThreadRequest& r) {
     g->scan_low = g->scan_high = 0;  // a root like all memory of the program
     return;
   }
-  g->stack_low = SlotBase(g) + g->guard_size;
   g->stack_high = AlignDown(g->fs + kPthreadSize - BlockSize(), 64);
-  g->stack_size = size_t{1} << g->slot_shift;
+  Addr top = IsSmall(r) ? g->stack_high : SlotEnd(g);
+  // An overflow is noticed where it would be natively.
+  g->stack_low = AlignDown(top - r.stack_size, kOsPageSize);
+  g->stack_low = Max(g->stack_low, SlotBase(g) + r.guard_size);
+  if (IsSmall(r)) top = g->stack_high = g->stack_low + AlignDown(r.stack_size, 64);
+  g->stack_size = top - g->stack_low;
   g->scan_low = g->stack_low;
   g->scan_high = SlotEnd(g);
 }
@@ -189,7 +209,6 @@ void Fill(G* g, const ThreadRequest& r) {
   g->forked_on = nullptr;
   g->cpu_ns = g->ran_from = 0;
   g->goid = FetchAddRelaxed(&sched.next_goid, 1u);
-  SetBounds(g, r);
   DescribeThread(g);
   heap::ThreadWords* w = g->words;
   *w = {};
@@ -202,12 +221,14 @@ void Fill(G* g, const ThreadRequest& r) {
 }  // namespace
 
 int CreateThread(pthread_t* id, const ThreadRequest& r) {
-  // The program's own stack holds no block of ours: a small slot does.
-  uint32_t shift = SlotShiftFor(r.stack != 0 ? kMinStack : r.stack_size);
+  if (!FitsBlock(r)) return EINVAL;
+  uint32_t shift = ShiftFor(r);
   G* g = shift == 0 ? nullptr : TakeG(shift);
   if (g == nullptr) return EAGAIN;
   AwaitStackLeft(g);
-  if (!MakeBlock(g) || !SetGuard(g, r.stack != 0 ? 0 : r.guard_size)) {
+  bool made = MakeBlock(g);
+  if (made) SetBounds(g, r);
+  if (!made || !SetGuard(g, g->stack_low - r.guard_size, r.stack != 0 ? 0 : r.guard_size)) {
     GiveSlot(g);
     return EAGAIN;
   }
@@ -220,7 +241,7 @@ int CreateThread(pthread_t* id, const ThreadRequest& r) {
   FetchAddAcqRel(&sched.gcount, 1u);  // pairs: EndSysmon
   EnsureSysmon();
   *id = IdOf(g);
-  MakeReady(g, true);
+  MakeNewReady(g);
   return 0;
 }
 

@@ -15,7 +15,7 @@ struct ThreadRequest {
   void* arg;
   bool c11;
   bool detached;
-  size_t stack_size;  // bytes, guard included
+  size_t stack_size;  // bytes, without guard
   size_t guard_size;  // bytes; multiple of the page size
   Addr stack;         // lowest address of the program's own stack; 0: none
   int policy, priority;

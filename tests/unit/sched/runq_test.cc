@@ -63,6 +63,17 @@ Test(runq, runnext_comes_first_and_stays_in_the_slice) {
   cr_expect(RunqGet(&f->a, &inherits) == &f->gs[2] && !inherits);
 }
 
+Test(runq, threads_begin_in_the_order_in_which_they_were_made) {
+  auto* f = new Fixture;
+  bool inherits;
+  RunqPutNew(&f->a, &f->gs[1]);
+  cr_expect(RunqGet(&f->a, &inherits) == &f->gs[1] && inherits);
+  for (uint32_t i = 2; i <= 5; ++i) RunqPutNew(&f->a, &f->gs[i]);
+  cr_expect(RunqSteal(&f->b, &f->a, true) == &f->gs[2]);
+  for (uint32_t i = 4; i <= 5; ++i) cr_expect(Get(&f->a) == i);
+  cr_expect(Get(&f->b) == 3);
+}
+
 Test(runq, half_of_a_full_ring_goes_to_the_global_queue) {
   auto* f = new Fixture;
   for (uint32_t i = 0; i <= kRingSize; ++i) RunqPut(&f->a, &f->gs[i], false);
@@ -77,7 +88,8 @@ Test(runq, thieves_take_half_and_runnext_last) {
   auto* f = new Fixture;
   for (uint32_t i = 0; i < 9; ++i) RunqPut(&f->a, &f->gs[i], false);
   G* g = RunqSteal(&f->b, &f->a, false);
-  cr_expect(g == &f->gs[4] && RunqSize(&f->b) == 4 && RunqSize(&f->a) == 4);
+  cr_expect(g == &f->gs[0] && RunqSize(&f->b) == 4 && RunqSize(&f->a) == 4);
+  for (uint32_t i = 1; i <= 4; ++i) cr_expect(Get(&f->b) == i);
   while (Get(&f->a) != ~uint64_t{0}) {
   }
   RunqPut(&f->a, &f->gs[20], true);
