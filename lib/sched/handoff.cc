@@ -39,6 +39,7 @@ G* EnterCall() {
   if (m->p == nullptr || !TrySetStatus(m, kPRunning, kPSyscall)) {
     // Without a P already; at the call's end it takes one.
     m->p = nullptr;
+    StoreRelaxed(&m->lost, 0u);
   } else {
     StoreRelaxed(&m->p->call_tick, m->p->call_tick + 1);
   }

@@ -42,7 +42,8 @@ struct M {
   M* next_idle;         // Sched::lock
   M* all_next;          // constant once linked
   uint32_t lost;        // atomic; 1: sysmon took its P without asking
-  uint64_t lost_at;     // when; sysmon
+  uint64_t lost_at;     // when it was looked at last; sysmon
+  uint64_t lost_cpu;    // its CPU clock then
   uint32_t preempting;  // atomic, Preempting
   uint64_t asked_at;    // sysmon; when the last preemption was asked for
   uint32_t misses;      // sysmon; preemptions in a row that came at a bad moment

@@ -4,9 +4,9 @@
 //  * A P whose M has been in a blocking call for a whole look is taken away, at once if there is
 //    work for it, after 10 ms anyway.
 //  * A P whose M runs the same G for long, while others wait: if the M's CPU clock has moved, the G
-//    computes and is preempted after 10 ms. If it has not and the kernel says that it sleeps, it
-//    waits there without our knowing (stdio, the resolver, an inline futex): its P is taken, and it
-//    finds out when it comes back. A signal would end its system call early.
+//    computes and is preempted after 10 ms. If the kernel says that it sleeps, it waits there
+//    without our knowing (stdio, the resolver, an inline futex): its P is taken, and it finds out
+//    when it comes back. A signal would end its system call early.
 //  * Ms are made here, because it may take libc's locks (sched/start.cc).
 //  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
 //  * What others have to do by the clock (clock_hook).
@@ -48,7 +48,6 @@ constexpr uint64_t kDeepNs = 60'000'000'000;
 // Of sched.sysmon_wake.
 enum Wake : uint32_t { kAwake, kAsleep, kCalled };
 
-// On a busy machine a thread that computes may get no CPU for long: what it does is asked for, too.
 bool SleepsInKernel(int tid) {
   char text[64];
   Fmt path(text, sizeof text);
@@ -76,6 +75,7 @@ bool Take(P* p, uint32_t status) {
 bool TakeFromRunning(P* p, M* m, uint32_t status, uint64_t now) {
   StoreRelaxed(&m->lost, 1u);
   m->lost_at = now;
+  m->lost_cpu = ThreadCpuClock(m->tid);
   if (Take(p, status)) return true;
   StoreRelaxed(&m->lost, 0u);
   return false;
@@ -118,23 +118,37 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
     p->seen_tick = tick;
     p->seen_since = now;
     p->seen_cpu = 0;
+    // That was the G before.
+    if (LoadRelaxed(&m->preempting) == kMissed) StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
     return false;
   }
   uint64_t ran = now - p->seen_since;
   if (ran < kBlockedAfter || !WorkWaits(p)) return false;
-  if (LoadRelaxed(&m->preempting) == kMissed) return GiveWay(p, m, status, now);
   uint64_t cpu = ThreadCpuClock(m->tid);
   if (p->seen_cpu == 0) {
     p->seen_cpu = cpu;
     p->seen_at = now;
     return false;
   }
-  if (now - p->seen_at < kBlockedAfter) return false;
-  bool computes = cpu != p->seen_cpu || !SleepsInKernel(m->tid);
+  bool missed = LoadRelaxed(&m->preempting) == kMissed;
+  if (now - p->seen_at < kBlockedAfter && !missed) return false;
+  bool moved = cpu != p->seen_cpu;
   p->seen_cpu = cpu;
   p->seen_at = now;
-  if (!computes) return TakeFromRunning(p, m, status, now);
-  return ran >= kSlice && GiveWay(p, m, status, now);
+  if (moved && ran < kSlice) return false;
+  if (SleepsInKernel(m->tid)) return TakeFromRunning(p, m, status, now);
+  // On a busy machine it may be at the end of a system call, without a CPU for its return.
+  return moved && ran >= kSlice && GiveWay(p, m, status, now);
+}
+
+// An M whose P was taken while it seemed blocked, and that computes: one too many runs.
+void LookAtLost(M* m, uint64_t now) {
+  if (now - m->lost_at < kSlice) return;
+  uint64_t cpu = ThreadCpuClock(m->tid);
+  bool moved = cpu != m->lost_cpu;
+  m->lost_at = now;
+  m->lost_cpu = cpu;
+  if (moved && !SleepsInKernel(m->tid)) Preempt(m);
 }
 
 bool Retake(uint64_t now) {
@@ -145,11 +159,8 @@ bool Retake(uint64_t now) {
     if ((status & 3) == kPSyscall) did |= LookAtCall(p, status, now);
     if ((status & 3) == kPRunning) did |= LookAtRunning(p, status, now);
   }
-  // An M whose P was taken while it seemed blocked, and that computes: one too many runs.
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
-    if (LoadRelaxed(&m->lost) == 0 || now - m->lost_at < kSlice) continue;
-    m->lost_at = now;
-    Preempt(m);
+    if (LoadRelaxed(&m->lost) != 0) LookAtLost(m, now);
   }
   return did;
 }

@@ -223,6 +223,30 @@ static void Preempted(const char* name) {
   for (int i = 0; i < 4; i++) Join(s[i]);
 }
 
+// By an instruction of its own, as stdio and the resolver do it inside of libc.
+static long UnseenPoll(int ms) {
+  long result;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(SYS_poll), "D"(NULL), "S"(0), "d"(ms)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+static void* Unseen(void* arg) {
+  for (int i = 0; i < 4; i++) CHECK_EQ(UnseenPoll(50), 0);
+  return arg;
+}
+// A call that the library does not see, while others want to run.
+static void CallUnseen(const char* name) {
+  (void)name;
+  gate = 0;
+  pthread_t s[3], t[3];
+  for (int i = 0; i < 3; i++) s[i] = Start(Spins, NULL), t[i] = Start(Unseen, NULL);
+  for (int i = 0; i < 3; i++) Join(t[i]);
+  gate = 1;
+  for (int i = 0; i < 3; i++) Join(s[i]);
+}
+
 int main(int argc, char** argv) {
   struct timeval hour = {3600, 0};
   struct epoll_event e = {EPOLLIN, {.u32 = 1}};
@@ -238,8 +262,10 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &block, NULL);
   queue = msgget(IPC_PRIVATE, 0600 | IPC_CREAT);
   CHECK(queue >= 0);
-  static const Part parts[] = {
-      {"restart", Restart}, {"no_restart", NoRestart}, {"preempted", Preempted}};
+  static const Part parts[] = {{"restart", Restart},
+                               {"no_restart", NoRestart},
+                               {"preempted", Preempted},
+                               {"unseen", CallUnseen}};
   int status = RUN_PARTS(parts);
   msgctl(queue, IPC_RMID, NULL);
   return status;
