@@ -180,7 +180,8 @@ void ReadStats(CollectorStats* out) {
   out->enabled = LoadRelaxed(&collector.on) != 0;
   out->memory = collector.cycle.MemorySize();
   if (collector.stats.cycles != 0) {
-    out->memory += (HeapNow().committed_bytes >> heap::kSliceShift) * heap::kMarkStride;
+    out->memory +=
+        (HeapNow().committed_bytes >> heap::kSliceShift) * (heap::kMarkStride + heap::kFateStride);
   }
   if (LoadAcquire(&collector.assistants) != nullptr) {  // pairs: PrepareAssistants
     out->memory += kAssistants * sizeof(Marker);

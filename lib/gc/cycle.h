@@ -83,6 +83,8 @@ class Cycle {
   void SetBlackHook(void (*hook)()) { on_black_ = hook; }
   void SetGuard(uint64_t guard) { target_.guard = guard; }
   bool AddRoots(Addr from, Addr to);
+  // Between two pieces of a root: works off what was found, if the program runs meanwhile.
+  void DrainBetween();
   void AfterForkInChild();
 
  private:
@@ -185,6 +187,7 @@ class Cycle {
   Gang gang_;
   ScanTarget target_ = {};
   void (*on_black_)() = nullptr;
+  ThrottleHook throttle_ = nullptr;  // while roots are read beside the program
   CycleTimes times_ = {};
   const char* reason_ = "";
   uint32_t stack_count_ = 0;

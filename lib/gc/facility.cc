@@ -221,6 +221,7 @@ Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
     if (!tracking_failed_ || facility_ == Facility::kStopped) break;
     LeaveOut(facility_);
   }
+  if (done) pool_.Release();
   times_.mark_ns = plat::NowNs() - times_.start_ns - times_.stopped_ns;
   return done ? Outcome::kDone : Outcome::kAbandoned;
 }

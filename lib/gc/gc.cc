@@ -38,12 +38,10 @@
 #include "base/assert.h"
 #include "base/fmt.h"
 #include "gc/cycle.h"
-#include "gc/kernel_roots.h"
 #include "gc/kernel_words.h"
 #include "gc/pauses.h"
 #include "heap/blacklist.h"
 #include "heap/careful.h"
-#include "heap/pin.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
 #include "heap/walk.h"
@@ -56,15 +54,6 @@
 namespace undergo::gc {
 
 constinit Pauses pauses;
-constinit KernelWords kernel_words;
-
-// A thread that comes here before the first stop and hands the word over after it comes again.
-bool NoteKernelWord(const void* at) {
-  if (!LoadRelaxed(&heap::gc_heap.marking)) return false;
-  uint64_t word;
-  if (plat::SafeRead(reinterpret_cast<Addr>(at), &word, sizeof word)) kernel_words.Add(word);
-  return true;
-}
 
 namespace {
 
@@ -79,33 +68,6 @@ constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
 constexpr uint64_t kFewPages = 64;
 constexpr uint64_t kQuantum = 256 * kKiB;   // scanned between two looks at the clock
 constexpr size_t kTrackedRoot = 64 * kKiB;  // smaller roots are read whole in stop 2
-
-struct CopyContext {
-  Marker* marker;
-  bool bytewise;
-};
-
-void ScanCopy(void* context, const void* data, Addr, size_t n) {
-  auto* c = static_cast<CopyContext*>(context);
-  if (c->bytewise) {
-    c->marker->ScanRootsBytewise(data, n);
-  } else {
-    c->marker->ScanRoots(data, n);
-  }
-}
-
-// The same for roots in which stacks of waiting threads may lie: without their dead parts.
-void ScanRootCopy(void* context, const void* data, Addr address, size_t n) {
-  if (world::parked_stack == nullptr) return ScanCopy(context, data, address, n);
-  for (Addr at = address, end = address + n; at < end;) {
-    world::ParkedStack stack = world::parked_stack(at);
-    Addr from = Max(at, AlignDown(stack.live, 8)), to = Min(end, stack.end);
-    if (from < to) {
-      ScanCopy(context, static_cast<const char*>(data) + (from - address), from, to - from);
-    }
-    at = to;
-  }
-}
 
 }  // namespace
 
@@ -132,18 +94,6 @@ void Cycle::BlackenCursors() {
       FetchOrAcqRel(&heap::MarkBits(s, heap::Plane::kMarked)[word], bits);  // pairs: SweepSpan
     }
   }
-}
-
-bool Cycle::AddRoots(Addr from, Addr to) {
-  if (extra_count_ == kMaxExtra) return false;
-  extra_[extra_count_++] = {AlignUp(from, 8), AlignDown(to, 8)};
-  return true;
-}
-
-bool Cycle::BuildRoots() {
-  if (!roots_.Build()) return Fail("the mappings cannot be read");
-  return !roots_.has_missed_module() ||
-         Fail("a module that hides pointers was loaded unseen; its next dlopen helps");
 }
 
 void Cycle::ResetAllMarks() {
@@ -190,28 +140,6 @@ void Cycle::DisarmAll() {
   }
 }
 
-// World stopped. Registers at once; stacks now if final, else they are noted for later.
-void Cycle::ScanStopped(bool final) {
-  stack_count_ = 0;
-  world::ForEachStopped([this, final](const world::StoppedThread& t) {
-    if (t.frame != nullptr) marker().ScanRoots(t.frame, AlignDown(t.frame_size, 8));
-    Addr sp = AlignDown(t.sp, 8), high = t.stack_high;
-    marker().MarkWord(t.altstack);
-    if (t.stack_low == t.stack_high) {
-      // On a stack that we do not know: the mapping around it is a root as a whole. If it lies in
-      // the heap, it is an object.
-      marker().MarkWord(t.sp);
-      return;
-    }
-    if (stack_count_ < kMaxStacks) storage_->stacks[stack_count_++] = {sp, high};
-    if (final || stack_count_ == kMaxStacks) {
-      times_.stack_bytes += high - sp;
-      marker().ScanRoots(reinterpret_cast<void*>(sp), high - sp);
-    }
-    roots_.Subtract(t.stack_low, t.stack_high);
-  });
-}
-
 bool Cycle::FirstStop() {
   if (!StopWorld()) return false;
   heap::gc_heap.black = true;
@@ -220,36 +148,6 @@ bool Cycle::FirstStop() {
   BlackenCursors();
   ScanStopped(false);
   times_.stop1_ns = StartWorld();
-  return true;
-}
-
-void Cycle::ScanRange(const RootRange& r) {
-  CopyContext context = {&marker(), r.bytewise};
-  if (!ReadRoot(r, storage_->buffer, ScanRootCopy, &context)) {
-    pool_.Fail("memory of the program cannot be read");
-  }
-}
-
-void Cycle::MarkPinned() {
-  heap::ForEachPinned([this](Addr object) { marker().MarkWord(object); });
-}
-
-bool Cycle::MarkRoots() {
-  for (uint32_t i = 0; i < stack_count_; ++i) {
-    // A running stack: what is missed or stale is seen again in the final stop.
-    CopyContext context = {&marker(), false};
-    ReadRange(storage_->stacks[i].from, storage_->stacks[i].to, storage_->buffer, ScanCopy,
-              &context);
-  }
-  for (size_t i = 0; i < roots_.size(); ++i) ScanRange(roots_[i]);
-  for (uint32_t i = 0; i < extra_count_; ++i) {
-    CopyContext context = {&marker(), false};
-    ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context);
-  }
-  MarkPinned();
-  auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  if (!ReadKernel(word, &marker())) return false;
-  times_.globals_bytes = marker().counts().root_bytes;
   return true;
 }
 
@@ -383,37 +281,6 @@ uint64_t Cycle::StartWorld() {
   pauses.total.Add(took);
   world::StartTheWorld();
   return took;
-}
-
-// World stopped. The mappings as they are now: what is not tracked is read whole.
-bool Cycle::RescanRoots() {
-  struct Context {
-    Cycle* cycle;
-    CopyContext copy;
-    bool readable;
-  } context = {this, {&marker(), false}, true};
-  // Never directly: guards that the program installed in page tables look like swapped pages.
-  auto run = [](void* p, Addr from, Addr to) {
-    auto* c = static_cast<Context*>(p);
-    c->readable &= ReadRange(from, to, c->cycle->storage_->buffer, ScanRootCopy, &c->copy);
-  };
-  for (size_t i = 0; i < roots_.size(); ++i) {
-    const RootRange& r = roots_[i];
-    context.copy.bytewise = r.bytewise;
-    if (!tracker_.Collect(r.from, r.to - r.from, false, run, &context)) return false;
-  }
-  for (uint32_t i = 0; i < extra_count_; ++i) {
-    context.copy.bytewise = false;
-    run(&context, extra_[i].from, extra_[i].to);
-  }
-  return context.readable;
-}
-
-// World stopped. What the kernel was given since the roots were read.
-bool Cycle::RescanKernel() {
-  if (kernel_words.ForEach([this](uint64_t word) { marker().MarkWord(word); })) return true;
-  auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  return ReadKernel(word, &marker());
 }
 
 // One worker's part of the final stop: the coordinator looks at roots and stacks first, then all
@@ -570,8 +437,11 @@ bool Cycle::TrackedMark(ThrottleHook throttle) {
   bool done = BuildRoots() && ArmAll();
   // After arming: a slot that is free now is written to after its page was armed, if ever.
   if (done) ResetAllMarks();
-  done = done && FirstStop() && MarkRoots() && ConcurrentMark(throttle) && PreClean(throttle) &&
-         FinishInSlices();
+  done = done && FirstStop();
+  throttle_ = throttle;
+  done = done && MarkRoots();
+  throttle_ = nullptr;
+  done = done && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
   SetFinishing(false);
   SetEnded();
   clean_pages_.End(done && !direct_writes_);

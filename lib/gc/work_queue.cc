@@ -6,8 +6,15 @@
 
 namespace undergo::gc {
 
+// Chunks are mapped together.
+struct WorkBlock {
+  static constexpr size_t kChunks = 63;
+  WorkBlock* next;  // pool's lock
+  alignas(sizeof(WorkChunk)) WorkChunk chunks[kChunks];
+};
+
 namespace {
-constexpr size_t kBlock = 64 * sizeof(WorkChunk);
+constexpr size_t kKeptBlocks = 4;
 }
 
 WorkChunk* WorkPool::Take() {
@@ -27,15 +34,14 @@ void WorkPool::Put(WorkChunk* c) {
 WorkChunk* WorkPool::NewChunk() {
   sync::MutexLock hold(lock_);
   if (empty_ == nullptr) {
-    auto* block = static_cast<WorkChunk*>(plat::MapPages(kBlock));
+    auto* block = static_cast<WorkBlock*>(plat::MapPages(sizeof(WorkBlock)));
     if (block == nullptr) {
       Fail("no memory for the mark queue");
       return nullptr;
     }
-    for (size_t i = 0; i < kBlock / sizeof(WorkChunk); ++i) {
-      block[i].next = empty_;
-      empty_ = &block[i];
-    }
+    block->next = blocks_;
+    blocks_ = block;
+    AddChunks(block);
   }
   WorkChunk* c = empty_;
   empty_ = c->next;
@@ -47,6 +53,31 @@ void WorkPool::Recycle(WorkChunk* c) {
   sync::MutexLock hold(lock_);
   c->next = empty_;
   empty_ = c;
+}
+
+void WorkPool::AddChunks(WorkBlock* block) {
+  for (WorkChunk& c : block->chunks) {
+    c.next = empty_;
+    empty_ = &c;
+  }
+}
+
+void WorkPool::Release() {
+  sync::MutexLock hold(lock_);
+  full_ = empty_ = nullptr;
+  WorkBlock* block = blocks_;
+  blocks_ = nullptr;
+  for (size_t n = 0; block != nullptr; ++n) {
+    WorkBlock* next = block->next;
+    if (n < kKeptBlocks) {
+      block->next = blocks_;
+      blocks_ = block;
+      AddChunks(block);
+    } else {
+      plat::Unmap(reinterpret_cast<Addr>(block), sizeof(WorkBlock));
+    }
+    block = next;
+  }
 }
 
 void WorkPool::Reset() {

@@ -19,6 +19,8 @@ struct WorkChunk {
 };
 static_assert(sizeof(WorkChunk) == 4096);
 
+struct WorkBlock;
+
 class WorkPool {
  public:
   // A chunk with work, or null.
@@ -37,12 +39,17 @@ class WorkPool {
   const char* reason() const { return LoadRelaxed(&reason_); }
   // Drops all work: a cycle was abandoned, or a forked child begins anew.
   void Reset();
+  // Drops all work and gives the memory back, but for a little. Nobody has a chunk of it.
+  void Release();
   void ResetAfterForkInChild();
 
  private:
+  void AddChunks(WorkBlock* block);
+
   sync::Mutex lock_;
-  WorkChunk* full_ = nullptr;   // lock_ for writers
-  WorkChunk* empty_ = nullptr;  // lock_
+  WorkChunk* full_ = nullptr;    // lock_ for writers
+  WorkChunk* empty_ = nullptr;   // lock_
+  WorkBlock* blocks_ = nullptr;  // lock_
   bool failed_ = false;
   const char* reason_ = "";  // constant string
 };

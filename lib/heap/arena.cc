@@ -30,6 +30,7 @@ struct Layout {
   Table spans;
   Table back;  // uint32_t: slices from the first slice of the span
   Table marks;
+  Table fates;
   Table rare;
 };
 
@@ -46,11 +47,12 @@ size_t TableBytes(const Table& t, uint32_t slices) {
 
 size_t MetadataBytes(uint32_t slices) {
   return TableBytes(layout.spans, slices) + TableBytes(layout.back, slices) +
-         TableBytes(layout.marks, slices) + TableBytes(layout.rare, slices);
+         TableBytes(layout.marks, slices) + TableBytes(layout.fates, slices) +
+         TableBytes(layout.rare, slices);
 }
 
 void PlaceTables(Addr at, uint32_t slices) {
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.rare}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare}) {
     t->base = at;
     for (int r = 0; r < kRegions; ++r) {
       t->committed[r] = at + AlignDown(size_t{layout.begin[r]} * t->stride, kOsPageSize);
@@ -59,6 +61,7 @@ void PlaceTables(Addr at, uint32_t slices) {
   }
   arena.spans = layout.spans.base;
   arena.marks = layout.marks.base;
+  arena.fates = layout.fates.base;
   arena.rare = layout.rare.base;
 }
 
@@ -113,7 +116,8 @@ bool CommitTable(Table& t, int region, uint32_t to) {
 bool CommitAll(int region, uint32_t from, uint32_t to) {
   // Tables first: an address inside the range always has a readable header.
   return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
-         CommitTable(layout.marks, region, to) && CommitTable(layout.rare, region, to) &&
+         CommitTable(layout.marks, region, to) && CommitTable(layout.fates, region, to) &&
+         CommitTable(layout.rare, region, to) &&
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
@@ -126,6 +130,7 @@ bool ArenaInitLocked() {
   layout.spans.stride = kSpanStride;
   layout.back.stride = sizeof(uint32_t);
   layout.marks.stride = kMarkStride;
+  layout.fates.stride = kFateStride;
   layout.rare.stride = kRareStride;
   if (!plat::AddressSpaceLimited()) {
     // ThreadSanitizer accepts mappings in the uppermost 1.5 TiB only.
@@ -159,6 +164,15 @@ uint32_t RegionLimit(Region r) { return layout.limit[static_cast<int>(r)]; }
 
 bool ArenaIsUnreserved() { return !layout.reserved; }
 
+void ArenaDiscardMarks(uint32_t at, uint32_t count) {
+  for (const Table* t : {&layout.marks, &layout.fates}) {
+    // Whole pages: what shares one with other slices stays.
+    Addr from = AlignUp(t->base + at * t->stride, kOsPageSize);
+    Addr to = AlignDown(t->base + size_t{at + count} * t->stride, kOsPageSize);
+    if (from < to) plat::Discard(from, to - from);
+  }
+}
+
 void ArenaReleaseReservationLocked() {
   if (!layout.reserved) return;
   layout.reserved = false;
@@ -168,7 +182,7 @@ void ArenaReleaseReservationLocked() {
   StoreRelease(&arena.size, size_t{upper_used ? upper : lower} << kSliceShift);  // pairs: readers
   plat::Unmap(SliceAddr(lower), size_t{layout.begin[1] - lower} << kSliceShift);
   plat::Unmap(SliceAddr(upper), size_t{layout.capacity - upper} << kSliceShift);
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.rare}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare}) {
     Addr upper_start = t->base + AlignDown(size_t{layout.begin[1]} * t->stride, kOsPageSize);
     if (upper_start > t->committed[0]) plat::Unmap(t->committed[0], upper_start - t->committed[0]);
     Addr table_end = t->base + TableBytes(*t, layout.capacity);

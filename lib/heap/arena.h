@@ -19,7 +19,10 @@ inline constexpr uint32_t kNoSlice = ~0u;
 // Planes of bits by slot number, for the collector (heap/sweep.h says what they mean).
 enum class Plane : uint32_t { kMarked, kCondemned, kReclaimed };
 inline constexpr uint32_t kMarkPlanes = 3;
-inline constexpr size_t kMarkStride = kMarkPlanes * kMaxWords * sizeof(uint64_t);
+// The first has a table of its own, as most spans never use the others.
+inline constexpr size_t kPlaneBytes = kMaxWords * sizeof(uint64_t);
+inline constexpr size_t kMarkStride = kPlaneBytes;
+inline constexpr size_t kFateStride = (kMarkPlanes - 1) * kPlaneBytes;
 // Planes that few spans use, in a table of their own. kPinned: objects that are never collected
 // (heap/pin.h). kFreed: freed by the program, in quarantine (heap/quarantine.h).
 enum class RarePlane : uint32_t { kPinned, kFreed };
@@ -31,7 +34,8 @@ struct ArenaRange {
   Addr base = 0;    // first byte of slice 0; 0 before the first allocation
   size_t size = 0;  // addresses base .. base+size-1 have readable span headers
   Addr spans = 0;   // span header of slice 0
-  Addr marks = 0;   // planes of slice 0
+  Addr marks = 0;   // plane kMarked of slice 0
+  Addr fates = 0;   // the other two of slice 0
   Addr rare = 0;    // rare planes of slice 0
 };
 extern constinit ArenaRange arena;
@@ -70,14 +74,21 @@ uint32_t RegionBegin(Region r);
 uint32_t RegionLimit(Region r);
 // True when each commit maps new address space.
 bool ArenaIsUnreserved();
+// Slices [at, at + count), which are free, need no marks: their memory goes back. The caller has
+// the slices to itself.
+void ArenaDiscardMarks(uint32_t at, uint32_t count);
 // Gives the reserved, uncommitted address space back (the program limits its address space); from
 // then on only the lower region grows. Mheap lock held.
 void ArenaReleaseReservationLocked();
 
 // Bits of a span, by slot, in one of the planes. No memory until they are written.
 inline uint64_t* MarkBits(const Span* s, Plane plane) {
-  return reinterpret_cast<uint64_t*>(arena.marks + size_t{SliceOfSpan(s)} * kMarkStride) +
-         static_cast<uint32_t>(plane) * kMaxWords;
+  size_t slice = SliceOfSpan(s);
+  if (plane == Plane::kMarked) {
+    return reinterpret_cast<uint64_t*>(arena.marks + slice * kMarkStride);
+  }
+  return reinterpret_cast<uint64_t*>(arena.fates + slice * kFateStride) +
+         (static_cast<uint32_t>(plane) - 1) * kMaxWords;
 }
 
 inline uint64_t* RareBits(const Span* s, RarePlane plane) {

@@ -8,7 +8,8 @@ namespace undergo::heap {
 constinit Blacklist blacklist;
 
 void Blacklist::Begin() {
-  if (bits_ == nullptr) {
+  // Where address space is scarce, nobody asks (MHeap::AllocInLocked).
+  if (bits_ == nullptr && !ArenaIsUnreserved()) {
     bits_ = static_cast<uint64_t*>(plat::ReserveReadable(2 * kWords * sizeof(uint64_t), 0));
   }
   uint32_t older = 1 - newer_;

@@ -25,6 +25,7 @@
 
 #include "base/assert.h"
 #include "heap/blacklist.h"
+#include "heap/sweep.h"
 #include "heap/thread_words.h"
 #include "plat/clock.h"
 #include "plat/vm.h"
@@ -272,6 +273,7 @@ void MHeap::GiveBack(Region r, uint32_t at, uint32_t count) {
   size_t bytes = size_t{count} << kSliceShift;
   bool lazily = LoadRelaxed(&lazy_) && plat::DiscardLazily(SliceAddr(at), bytes);
   bool given = lazily || plat::Discard(SliceAddr(at), bytes);
+  if (gc_heap.enabled) ArenaDiscardMarks(at, count);
   SliceAlloc& slices = In(r);
   LockScope hold(lock_);
   if (given) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Under limits of the address space: allocate until NULL with ENOMEM, free, allocate again; much of
 // the limit must be usable, and enough be left to the program's own mmap.
-// run: name=as_60 as 60 30
+// run: name=as_60 as 60 40
 // run: name=allocator_as_60 env=UNDERGO=gc=off,sched=off as 60 40
 // run: name=as_256 as 256 60
 // run: name=as_1024 as 1024 70
 // run: name=as_8192 pace=long as 8192 10
-// run: name=data_64 data 64 30
+// run: name=data_64 data 64 40
 // run: name=allocator_data_64 env=UNDERGO=gc=off,sched=off data 64 40
 // run: name=data_512 pace=long data 512 60
 // run: name=own_mmap own_mmap 1024 60
