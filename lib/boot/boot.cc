@@ -184,6 +184,7 @@ void Start(int, char**, char** envp) {
     diag::WatchForDeadlock(options.deadlock == DeadlockMode::kAbort);
   }
   sched::preempt_by_signal = options.godebug.asyncpreemptoff <= 0;
+  sched::preempt_always = options.stress == StressMode::kPreempt;
 }
 
 }  // namespace undergo::boot

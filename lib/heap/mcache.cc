@@ -37,8 +37,8 @@
 namespace undergo::heap {
 
 constinit MCache empty_mcache = {};
-UNDERGO_TLS ThreadWords thread_words = {&empty_mcache, 0, 0, 0, 0,       nullptr, nullptr,
-                                        nullptr,       0, 0, 0, nullptr, 0};
+UNDERGO_TLS ThreadWords thread_words = {
+    &empty_mcache, 0, 0, 0, 0, nullptr, nullptr, nullptr, 0, 0, 0, nullptr, 0, nullptr, 0};
 constinit BusyEndHook on_busy_end = nullptr;
 
 namespace {

@@ -32,6 +32,9 @@ struct ThreadWords {
   uint32_t handled;   // HandledBits: handlers of the program that ran since the last Waiter::Arm
   void* waiter;       // the armed Waiter, until it is out of its queue: handlers have to wait, too
   uintptr_t resume;   // a preempted thread goes on there; 0: none (sched/x86_64/preempted.S)
+  // posix/ceiling.cc; the thread itself.
+  void* ceilings;     // held mutexes that raise its priority; null: none
+  int base_priority;  // what it has without them
 };
 extern UNDERGO_TLS ThreadWords thread_words;
 

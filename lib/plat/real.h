@@ -2,6 +2,7 @@
 // The real libc functions behind the interposed ones: real::name, from abi/libc.def.
 #pragma once
 
+#include <grp.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
@@ -27,6 +28,7 @@
 #include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
+#include <unistd.h>
 
 // Exported by libc, declared by none of its headers.
 struct __user_cap_header_struct;

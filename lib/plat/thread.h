@@ -6,7 +6,7 @@
 
 namespace undergo::plat {
 
-// Starts fn(arg) on a thread that shares everything with the process. It has all signals blocked,
+// Starts fn(arg) on a thread that shares everything with the process. It has all signals but 33 blocked,
 // a stack of its own with a guard page, and a thread block in which the library's initial-exec
 // variables have their initial values; it must not call libc functions that use errno, stdio or
 // locks. `name` is shown by ps (at most 15 characters). Returns its id, or -errno. It ends when
@@ -15,6 +15,8 @@ long SpawnThread(void (*fn)(void*), void* arg, const char* name);
 
 // Whether a thread id is that of a running thread made by SpawnThread.
 bool IsOwnThread(int tid);
+// visit(context, tid) for each of them. They have all signals blocked but 33.
+void ForEachOwnThread(void (*visit)(void* context, int tid), void* context);
 // How many of them run now.
 uint32_t OwnThreadCount();
 // visit(context, low, high): the memory (stack and thread block) of each of them, which holds no

@@ -9,6 +9,7 @@
 
 #include "heap/fastpath.h"
 #include "plat/syscall.h"
+#include "posix/ceiling.h"
 #include "posix/kernel_state.h"
 #include "posix/posix.h"
 #include "sched/handoff.h"
@@ -210,6 +211,14 @@ long SetPolicy(G* g, int policy, const struct sched_param* p) {
   return 0;
 }
 
+// By the functions of pthreads, for which a ceiling that raises the thread does not show.
+long SetOwnPolicy(G* g, int policy, const struct sched_param* p) {
+  if (p == nullptr) return -EINVAL;
+  struct sched_param raised = *p;
+  raised.sched_priority = SetBasePriority(g->words, p->sched_priority);
+  return SetPolicy(g, policy, &raised);
+}
+
 }  // namespace
 
 int sched_setaffinity(pid_t id, size_t size, const cpu_set_t* set) {
@@ -280,14 +289,16 @@ int pthread_setschedparam(pthread_t thread, int policy, const struct sched_param
   if (real::pthread_setschedparam == nullptr) real::Resolve();
   G* g = sched::Find(thread);
   return g == nullptr ? real::pthread_setschedparam(thread, policy, p)
-                      : ErrorOf(SetPolicy(g, policy, p));
+                      : ErrorOf(SetOwnPolicy(g, policy, p));
 }
 
 int pthread_getschedparam(pthread_t thread, int* policy, struct sched_param* p) {
   if (real::pthread_getschedparam == nullptr) real::Resolve();
   G* g = sched::Find(thread);
-  return g == nullptr ? real::pthread_getschedparam(thread, policy, p)
-                      : ErrorOf(PolicyOf(g, policy, p));
+  if (g == nullptr) return real::pthread_getschedparam(thread, policy, p);
+  int error = ErrorOf(PolicyOf(g, policy, p));
+  if (error == 0) BasePriority(g->words, &p->sched_priority);
+  return error;
 }
 
 int pthread_setschedprio(pthread_t thread, int priority) {
@@ -299,7 +310,7 @@ int pthread_setschedprio(pthread_t thread, int priority) {
   long e = PolicyOf(g, &policy, &p);
   if (plat::IsError(e)) return ErrorOf(e);
   p.sched_priority = priority;
-  return ErrorOf(SetPolicy(g, policy, &p));
+  return ErrorOf(SetOwnPolicy(g, policy, &p));
 }
 
 // --- niceness ---

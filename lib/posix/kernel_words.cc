@@ -11,6 +11,7 @@
 
 #include "posix/kernel_words.h"
 #include "posix/posix.h"
+#include "posix/timer.h"
 
 namespace undergo::posix {
 
@@ -40,7 +41,7 @@ int epoll_ctl(int epoll, int op, int fd, struct epoll_event* event) {
 int timer_create(clockid_t clock, struct sigevent* event, timer_t* timer) {
   if (real::timer_create == nullptr) real::Resolve();
   const void* at = event != nullptr ? &event->sigev_value : nullptr;
-  return WithWord(at, [=] { return real::timer_create(clock, event, timer); });
+  return WithWord(at, [=] { return CreateTimer(clock, event, timer); });
 }
 
 namespace {
@@ -57,6 +58,11 @@ const void* WordOf(long number, const long args[6]) {
 
 long KeepingCall(long number, const long args[6]) {
   return WithWord(WordOf(number, args), [=] {
+    if (number == __NR_timer_create) {
+      return TimerCreateCall(static_cast<clockid_t>(args[0]),
+                             reinterpret_cast<const struct sigevent*>(args[1]),
+                             reinterpret_cast<int*>(args[2]));
+    }
     return real::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   });
 }

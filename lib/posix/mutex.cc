@@ -18,7 +18,8 @@
 // Those need ids that the kernel knows for robust and inheriting ones: their thread keeps its
 // kernel thread from the first such lock on, and shows the kernel's id during the call.
 //
-// Priorities mean nothing among Gs: inheritance has nothing to do, ceilings are checked and kept.
+// Priorities mean nothing among Gs: inheritance has nothing to do. Ceilings are for threads with a
+// real-time policy, which have kernel threads of their own (posix/ceiling.cc).
 // Sources: glibc's pthread_mutex_lock.c for what is observable; Go's sync.Mutex for fairness.
 #include "posix/mutex.h"
 
@@ -28,6 +29,7 @@
 
 #include "plat/clock.h"
 #include "plat/futex.h"
+#include "posix/ceiling.h"
 #include "posix/deadline.h"
 #include "posix/posix.h"
 #include "sched/handoff.h"
@@ -45,7 +47,6 @@ using sched::Wake;
 
 constexpr int kInconsistent = INT_MAX;  // glibc's owners of robust mutexes
 constexpr int kNotRecoverable = INT_MAX - 1;
-constexpr int kCeilingShift = 19;
 constexpr uint32_t kCeilingMask = 0xFFF80000;
 constexpr uint64_t kStarving = 1'000'000;     // ns of losing
 constexpr uint32_t kSpins = 4, kPauses = 30;  // as Go's
@@ -214,13 +215,6 @@ int Enter(pthread_mutex_t* m, int kind, const Words& k, uint32_t before, How how
   return 0;
 }
 
-// As the kernel: only a thread with a real-time policy can be raised to a ceiling.
-bool MayRaise(int ceiling) {
-  sched::G* g = sched::Self();
-  long policy = g != nullptr ? g->policy : plat::Syscall(__NR_sched_getscheduler, 0);
-  return (policy == SCHED_FIFO || policy == SCHED_RR) && (g == nullptr || g->priority <= ceiling);
-}
-
 int LockKind(pthread_mutex_t* m, int kind, Until until, How how, Start start = {}) {
   Words k = WordsOf(m, kind);
   if (OwnsWord(m, kind, static_cast<int>(k.tid))) {
@@ -234,13 +228,18 @@ int LockKind(pthread_mutex_t* m, int kind, Until until, How how, Start start = {
       return 0;
     }
   }
-  if ((kind & kProtect) != 0 && !MayRaise(static_cast<int>(k.base >> kCeilingShift))) return EINVAL;
+  bool protects = (kind & kProtect) != 0;
+  int error = protects ? RaiseTo(static_cast<int>(k.base >> kCeilingShift)) : 0;
+  if (error != 0) return error;
   uint32_t before = 0;
   if (!TryWord(WordOf(m), k, start.marked, &before)) {
-    if (how == How::kTry) return EBUSY;
-    int error = WaitForWord(WordOf(m), k, until, &before, start);
-    if (error != 0) return error;
+    error = how == How::kTry ? EBUSY : WaitForWord(WordOf(m), k, until, &before, start);
+    if (error != 0) {
+      if (protects) SettlePriority();
+      return error;
+    }
   }
+  if (protects) HoldCeiling(m);
   return Enter(m, kind, k, before, how);
 }
 
@@ -254,9 +253,11 @@ int UnlockKind(pthread_mutex_t* m, int kind, bool users) {
     return 0;
   }
   if ((kind & kRobust) != 0) sched::UnlinkRobust(m);
+  bool raised = (kind & kProtect) != 0 && DropCeiling(m);
   m->__data.__owner = owner;
   if (users) --m->__data.__nusers;
   Release(WordOf(m), k, k.base);
+  if (raised) SettlePriority();
   return 0;
 }
 
@@ -357,6 +358,7 @@ void UnlockForWait(pthread_mutex_t* m, sched::Visit* v) {
     return;
   }
   if ((kind & kRobust) != 0) sched::UnlinkRobust(m);
+  if ((kind & kProtect) != 0 && DropCeiling(m)) SettlePriority();
   m->__data.__owner = owner;
   uint32_t taken = k.Taken(k.base, k.tid, false);
   uint32_t* word = WordOf(m);
@@ -477,7 +479,9 @@ int pthread_mutex_setprioceiling(pthread_mutex_t* m, int ceiling, int* old) {
   do {
     wanted = (word & ~kCeilingMask) | static_cast<uint32_t>(ceiling) << kCeilingShift;
   } while (!CasAcqRel(WordOf(m), &word, wanted));  // pairs: itself
-  return owned ? 0 : UnlockKind(m, kind, true);
+  if (!owned) return UnlockKind(m, kind, true);
+  SettlePriority();
+  return 0;
 }
 
 int __pthread_mutex_lock(pthread_mutex_t* m) { return posix::pthread_mutex_lock(m); }

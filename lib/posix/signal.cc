@@ -37,6 +37,7 @@
 #include "plat/syscall.h"
 #include "posix/dump_signal.h"
 #include "posix/posix.h"
+#include "posix/timer.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
 #include "sched/park.h"
@@ -223,7 +224,15 @@ UNDERGO_NOINLINE void OnScheduled(Handler handler, int sig, siginfo_t* info, uco
   }
   bool fault = IsFault(sig, info);
   if (!fault && (w.in_sched != 0 || w.waiter != nullptr)) return HoldBack(g, sig, info, c);
-  if (IsPoke(info) && (g == nullptr || !TakePoked(g, sig, info))) return;
+  if (IsPoke(info)) {
+    if (g == nullptr || !TakePoked(g, sig, info)) return;
+  } else if (UNDERGO_UNLIKELY(info->si_code == SI_TIMER)) {
+    G* named = ThreadOfTimer(*info);
+    if (named != nullptr && named != g) {
+      SendTo(named, sig, *info);
+      return;
+    }
+  }
   TakeOneShot(sig);
   if (g != nullptr && !g->g0) return RunOnG(g, handler, sig, info, c);
   uint32_t handled = w.handled;

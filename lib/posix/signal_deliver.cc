@@ -26,6 +26,7 @@
 #include "plat/syscall.h"
 #include "posix/posix.h"
 #include "posix/signal.h"
+#include "posix/timer.h"
 #include "sched/masks.h"
 #include "sched/park.h"
 #include "sched/sched.h"
@@ -143,9 +144,10 @@ SignalNode* PlaceHeld(G* self) {
       SendReal(n->owner, n->sig, n->info);
       FreeNode(n);
     } else {
-      G* g = Choose(self, Bit(n->sig));
-      if (g != nullptr && Enqueue(g, n->sig, n->info, true)) {
-        if (g != self) Kick(g, n->sig);
+      G* named = n->info.si_code == SI_TIMER ? ThreadOfTimer(n->info) : nullptr;
+      G* g = named != nullptr ? named : Choose(self, Bit(n->sig));
+      if (g != nullptr && Enqueue(g, n->sig, n->info, named == nullptr)) {
+        if (g != self && (g->mask & Bit(n->sig)) == 0) Kick(g, n->sig);
       } else {
         GiveBack(self, n->sig, n->info);
       }

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "plat/syscall.h"
+#include "posix/timer.h"
 #include "sched/masks.h"
 #include "sync/mutex.h"
 
@@ -133,7 +134,24 @@ void FreeNode(SignalNode* node) {
   __atomic_fetch_and(&used[i / 64], ~(uint64_t{1} << i % 64), __ATOMIC_ACQ_REL);
 }
 
+namespace {
+
+// A timer has one signal pending at a time; further ones count. True: it was one of those.
+bool CountOverrun(G* g, int sig, const siginfo_t& info) {
+  if (info.si_code != SI_TIMER) return false;
+  for (auto* n = static_cast<SignalNode*>(g->signals); n != nullptr; n = n->next) {
+    if (n->sig != sig || n->info.si_code != SI_TIMER) continue;
+    if (n->info.si_timerid != info.si_timerid) continue;
+    n->info.si_overrun += 1 + info.si_overrun;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 bool Enqueue(G* g, int sig, const siginfo_t& info, bool any) {
+  if (CountOverrun(g, sig, info)) return true;
   bool real_time = sig >= kFirstRealTime;
   if (!real_time && (LoadRelaxed(&g->pending) & Bit(sig)) != 0) return true;
   SignalNode* node = NewNode();
@@ -168,6 +186,7 @@ int Dequeue(G* g, uint64_t set, siginfo_t* info) {
     FreeNode(node);
   }
   if (!more) __atomic_fetch_and(&g->pending, ~Bit(sig), __ATOMIC_ACQ_REL);
+  if (UNDERGO_UNLIKELY(info->si_code == SI_TIMER)) TimerDelivered(*info);
   return sig;
 }
 

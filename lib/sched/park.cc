@@ -193,15 +193,15 @@ bool Interrupt(G* g) {
 
 void Calm(G* g) { ExchangeAcqRel(&g->interrupts, 0u); }  // pairs: Interrupt
 
-bool Yield(bool behind_all) {
+bool Yield(Yielding how) {
   G* g = Current();
   if (g == nullptr) return false;
   P* p = EnterSched(g);
   bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&g->m->guest) != nullptr ||
                 LoadRelaxed(&sched.global.size) != 0;
-  if (others) {
+  if (others || how == Yielding::kAnyway) {
     g->state = GState::kRunnable;
-    if (p != nullptr && !behind_all) {
+    if (p != nullptr && how == Yielding::kBehindNeighbours) {
       RunqPut(p, g, false);
     } else {
       GQueue q;

@@ -85,10 +85,14 @@ class Waiter {
 bool Interrupt(G* g);
 void Calm(G* g);
 
+enum class Yielding : uint8_t {
+  kBehindNeighbours,  // those of the same P
+  kBehindAll,  // in the global queue, too, which a P with work of its own looks at now and then
+               // only
+  kAnyway,     // the same, even if there is nobody: it may go on on another M
+};
 // Lets others run. False when the thread has no G, or there is nobody.
-// `behind_all`: after those in the global queue, too, which a P with work of its own looks at now
-// and then only.
-bool Yield(bool behind_all = false);
+bool Yield(Yielding how = Yielding::kBehindNeighbours);
 
 const char* NameOf(WaitReason why);
 

@@ -45,6 +45,7 @@ static_assert(offsetof(undergo::heap::ThreadWords, resume) == 72);  // x86_64/pr
 namespace undergo::sched {
 
 constinit bool preempt_by_signal = true;
+constinit bool preempt_always = false;
 
 namespace {
 
@@ -87,6 +88,7 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
     return true;
   }
   auto* registers = context->uc_mcontext.gregs;
+  StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
   // Nothing may be written below the red zone: there is the signal's frame, which is still needed.
   g->words->resume = static_cast<Addr>(registers[REG_RIP]);
   registers[REG_RSP] -= static_cast<greg_t>(kRedZone);
@@ -128,6 +130,6 @@ void undergo_give_way(const undergo::Addr* frame) {
   G* g = Current();
   if (g == nullptr) return;
   g->preempted = frame;
-  Yield(true);
+  Yield(preempt_always ? Yielding::kAnyway : Yielding::kBehindAll);
   g->preempted = nullptr;
 }

@@ -8,14 +8,17 @@ namespace undergo::sched {
 
 // Of M::preempting.
 enum Preempting : uint32_t {
-  kNotAsked,
-  kAsked,   // the signal is under way, or was answered by giving way
-  kMissed,  // it came at an instruction where the G cannot be switched away from: ask again soon
+  kNotAsked,  // or it was answered by giving way
+  kAsked,     // the signal is under way
+  kMissed,    // it came at an instruction where the G cannot be switched away from: ask again soon
 };
 
 // GODEBUG=asyncpreemptoff=1 makes it false: then a G that computes keeps its M, and its P goes to
 // another one. Written before the scheduler starts.
 extern constinit bool preempt_by_signal;
+// UNDERGO=stress=preempt: whoever runs has to give way about every 100 us, whether or not others
+// wait. The same.
+extern constinit bool preempt_always;
 
 // Once, when the scheduler starts.
 void PreparePreemption();

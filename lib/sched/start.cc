@@ -213,7 +213,8 @@ void RunFirstM(void* arg) {
   FinishSwitch(&m->g0);
   RunM(m);
   // It was the main G's until that ended. The kernel thread stays, as it is the process's first.
-  m->mask = ~uint64_t{0};
+  // Signal 33 stays open: setuid() has to reach it.
+  m->mask = world::kAllButStopSignal;
   world::SetSignalMask(m->mask);
   m->g0.words->in_sched--;
   heap::EndBusy();

@@ -41,6 +41,7 @@ namespace {
 constexpr uint64_t kSlice = 10'000'000;        // ns
 constexpr uint64_t kBlockedAfter = 1'000'000;  // ns without CPU time
 constexpr uint64_t kShortest = 20'000, kLongest = 10'000'000;
+constexpr uint64_t kStressPause = 100'000;  // under UNDERGO=stress=preempt
 constexpr uint32_t kQuietLooks = 50;
 constexpr uint32_t kIdleLooks = 100;  // of kLongest
 constexpr uint64_t kDeepNs = 60'000'000'000;
@@ -151,8 +152,21 @@ void LookAtLost(M* m, uint64_t now) {
   if (moved && !SleepsInKernel(m->tid)) Preempt(m);
 }
 
+// For tests: all that run. One that waits in the kernel without our knowing is left alone.
+void PreemptAll() {
+  for (uint32_t i = 0; i < sched.procs; ++i) {
+    P* p = sched.ps[i];
+    if ((LoadAcquire(&p->status) & 3) != kPRunning) continue;  // pairs: LeaveSched
+    M* m = p->m;
+    if (m != nullptr && LoadRelaxed(&m->preempting) != kAsked && !SleepsInKernel(m->tid)) {
+      Preempt(m);
+    }
+  }
+}
+
 bool Retake(uint64_t now) {
   bool did = false;
+  if (UNDERGO_UNLIKELY(preempt_always)) PreemptAll();
   for (uint32_t i = 0; i < sched.procs; ++i) {
     P* p = sched.ps[i];
     uint32_t status = LoadAcquire(&p->status);  // pairs: EnterCall, LeaveSched
@@ -242,7 +256,9 @@ void RunSysmon() {
     TraceIfDue(now);
     AdaptProcs(now);
     if (clock_hook != nullptr) clock_hook(now);
-    if (did) {
+    if (UNDERGO_UNLIKELY(preempt_always)) {
+      pause = all_idle ? kLongest : kStressPause;
+    } else if (did) {
       quiet = 0;
       pause = kShortest;
     } else if (++quiet > kQuietLooks && pause < kLongest) {

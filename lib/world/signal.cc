@@ -25,6 +25,7 @@
 #include "plat/context.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
+#include "world/remote_call.h"
 #include "world/stop.h"
 
 // What a handler returns to. The bytes are those by which unwinders know a signal frame.
@@ -139,6 +140,7 @@ void Chain(int sig, siginfo_t* info, void* context) {
 void OnStopSignal(int sig, siginfo_t* info, void* context) {
   auto* r = static_cast<Record*>(info->si_value.sival_ptr);
   if (info->si_code != SI_QUEUE) return Chain(sig, info, context);
+  if (AnswerCall(r)) return;
   if (!IsRecord(r)) {
     bool known =
         on_queued_signal != nullptr && on_queued_signal(r, static_cast<ucontext_t*>(context));

@@ -41,6 +41,7 @@
 #include "plat/syscall.h"
 #include "plat/thread.h"
 #include "world/foreign.h"
+#include "world/remote_call.h"
 #include "world/world.h"
 
 extern "C" {
@@ -376,6 +377,7 @@ bool IsWorker(int tid) {
 void AfterForkInChild() {
   undergo_world_stopping &= ~kStopping;
   stopped = false;
+  remote_call_lock.ResetAfterFork();
   heap::thread_words.stop_pending = 0;
   for (int& w : workers) w = 0;
   plat::ForgetOwnThreads();

@@ -114,6 +114,9 @@ void MakeThreadBlock(Addr tp, const TlsImage& image) {
 }
 
 void Entry(const Start* start) {
+  // Only the library sends it: setuid() has to reach this thread, too (world/remote_call.h).
+  constexpr uint64_t kAllBut33 = ~(uint64_t{1} << 32);
+  Syscall(__NR_rt_sigprocmask, SIG_SETMASK, &kAllBut33, nullptr, sizeof kAllBut33);
   Syscall(__NR_prctl, PR_SET_NAME, &start->name[0]);
   start->fn(start->arg);
 }
@@ -225,6 +228,13 @@ bool IsOwnThread(int tid) {
     if (LoadRelaxed(&s.tid) == tid) return true;
   }
   return false;
+}
+
+void ForEachOwnThread(void (*visit)(void* context, int tid), void* context) {
+  for (const Slot& s : slots) {
+    int tid = LoadRelaxed(&s.tid);
+    if (tid != 0) visit(context, tid);
+  }
 }
 
 uint32_t OwnThreadCount() {
