@@ -422,7 +422,22 @@ UNDERGO_INSTALLER(ssignal)
 UNDERGO_INSTALLER(bsd_signal)
 UNDERGO_INSTALLER(sysv_signal)
 UNDERGO_INSTALLER(__sysv_signal)
-UNDERGO_INSTALLER(sigset)
+
+// It blocks the signal, or not any more, as well.
+sighandler_t sigset(int sig, sighandler_t handler) {
+  if (real::sigset == nullptr) real::Resolve();
+  G* g = sched::Active() ? sched::Self() : nullptr;
+  if (g == nullptr || g->g0 || !IsOnOwnM(g)) return Install(real::sigset, sig, handler);
+  sighandler_t old;
+  {
+    heap::BusyScope stay;
+    old = Install(real::sigset, sig, handler);
+    sched::SetMaskOf(g, world::CurrentSignalMask());
+    if ((LoadRelaxed(&g->pending) & ~g->mask) != 0) StoreRelaxed(&g->words->deferred, 1u);
+  }
+  sched::RunDeferred();
+  return old;
+}
 
 bool IsWrapped(const SignalAction& action) {
   return action.handler == reinterpret_cast<Addr>(Trampoline);
