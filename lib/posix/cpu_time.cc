@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <time.h>
 
+#include "posix/cpu_clock.h"
 #include "posix/posix.h"
+#include "sched/handoff.h"
+#include "sched/m.h"
 #include "sched/thread.h"
 
 namespace undergo::posix {
@@ -33,6 +36,21 @@ struct timespec ToTimespec(uint64_t ns) {
 }
 
 }  // namespace
+
+clockid_t KernelClockOf(clockid_t clock) {
+  if (clock >= 0 && clock != CLOCK_THREAD_CPUTIME_ID) return clock;
+  sched::StartAccounting();
+  G* g = OwnerOf(clock);
+  if (g == nullptr) return clock;
+  if (g == sched::Self()) sched::Pin();
+  return g->state == sched::GState::kPinned ? ClockOf(g->m->tid) : clock;
+}
+
+int64_t AheadOfKernel(clockid_t clock) {
+  G* g = OwnerOf(clock);
+  if (g == nullptr || g->state != sched::GState::kPinned) return 0;
+  return static_cast<int64_t>(sched::CpuTime(g) - sched::ThreadCpuClock(g->m->tid));
+}
 
 int clock_gettime(clockid_t clock, struct timespec* t) {
   if (UNDERGO_UNLIKELY(real::clock_gettime == nullptr)) real::Resolve();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// timer_create with SIGEV_THREAD_ID.
+// Timers that name a thread, or measure the CPU time of one.
 //
 // Problem: the signal is meant for one thread, the kernel knows none of ours by its id, and the
 // kernel thread that runs it now is another one's later.
@@ -12,6 +12,9 @@
 // A thread that has its kernel thread for itself is named to the kernel as that. A timer that the
 // main thread made for itself before there were others names the process's first kernel thread:
 // when its signal comes to another G there, it is handed on (ThreadOfTimer).
+//
+// A thread that makes a timer on its own CPU clock keeps its kernel thread from then on, whose
+// clock it is. Points in time are shifted by what that has computed for others.
 //
 // Rejected: a timer for the process with our entry as the value (an innocent thread's system calls
 // would end early, and sigwait and signalfd would show the value), deadlines in the heaps of the
@@ -26,6 +29,7 @@
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "plat/thread.h"
+#include "posix/cpu_clock.h"
 #include "posix/posix.h"
 #include "posix/signal.h"
 #include "sched/sched.h"
@@ -40,15 +44,17 @@ namespace {
 constexpr uint32_t kMostTimers = 4096;
 constexpr int kSignal = 32;  // blocked by all threads of the library at any time
 constexpr int kNoId = -1;
+constexpr int kNoThread = -1;
 constexpr int kPatience = 5;  // seconds without a timer, then the thread ends
 
 struct ThreadTimer {
   uint32_t used;  // atomic
   int id;         // atomic; the kernel's number of the timer
-  int tid;        // of the thread that it names
+  int tid;        // of the thread that it names; kNoThread: the entry is for the clock only
   int sig;
   int overrun;  // of the last signal that the thread got; atomic
   union sigval value;
+  clockid_t clock;  // CPU time of a thread; 0: another clock
 };
 
 // Taken with signals blocked, in a BusyScope; by the timer thread as it is.
@@ -209,6 +215,28 @@ void Complete(const Request& r, int error, int id) {
   StoreRelease(&r.entry->id, id);  // pairs: FindTimer
 }
 
+// `clock` is the kernel's name for it only now.
+void NoteClock(clockid_t clock, clockid_t kernel, const struct sigevent* e, int id) {
+  if (clock == kernel || (e != nullptr && e->sigev_notify == SIGEV_THREAD)) return;
+  ForgetAncestors();
+  Locked hold;
+  ThreadTimer* t = NewTimerLocked();
+  if (t == nullptr) return;
+  t->tid = kNoThread;
+  t->clock = clock;
+  StoreRelease(&t->id, id);  // pairs: FindTimer
+}
+
+// A point of the thread's clock for the kernel's.
+void Shift(clockid_t clock, struct timespec* t) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  int64_t ns = t->tv_sec * kSecond + t->tv_nsec;
+  if (ns == 0) return;
+  ns -= AheadOfKernel(clock);
+  if (ns <= 0) ns = 1;
+  *t = {ns / kSecond, ns % kSecond};
+}
+
 bool NamesThread(const struct sigevent* e) {
   return e != nullptr && e->sigev_notify == SIGEV_THREAD_ID;
 }
@@ -231,10 +259,16 @@ void TimerDelivered(const siginfo_t& info) {
 }
 
 int CreateTimer(clockid_t clock, struct sigevent* e, timer_t* timer) {
-  if (!NamesThread(e)) return real::timer_create(clock, e, timer);
+  clockid_t kernel = KernelClockOf(clock);
+  if (!NamesThread(e)) {
+    int result = real::timer_create(kernel, e, timer);
+    if (result == 0) NoteClock(clock, kernel, e, KernelIdOf(*timer));
+    return result;
+  }
   Request r;
   int error = Translate(*e, &r);
-  if (error == 0 && real::timer_create(clock, &r.event, timer) != 0) error = errno;
+  if (error == 0 && real::timer_create(kernel, &r.event, timer) != 0) error = errno;
+  if (error == 0 && r.entry == nullptr) NoteClock(clock, kernel, e, KernelIdOf(*timer));
   Complete(r, error, error == 0 ? KernelIdOf(*timer) : kNoId);
   if (error == 0) return 0;
   errno = error;
@@ -242,6 +276,7 @@ int CreateTimer(clockid_t clock, struct sigevent* e, timer_t* timer) {
 }
 
 long TimerCreateCall(clockid_t clock, const struct sigevent* e, int* id) {
+  clock = KernelClockOf(clock);
   if (!NamesThread(e)) return real::syscall(__NR_timer_create, clock, (long)e, (long)id, 0, 0, 0);
   Request r;
   int error = Translate(*e, &r);
@@ -265,12 +300,24 @@ int timer_delete(timer_t timer) {
   return real::timer_delete(timer);
 }
 
+int timer_settime(timer_t timer, int flags, const struct itimerspec* value,
+                  struct itimerspec* old) {
+  if (real::timer_settime == nullptr) real::Resolve();
+  ThreadTimer* t = FindTimer(KernelIdOf(timer));
+  if (t == nullptr || t->clock == 0 || (flags & TIMER_ABSTIME) == 0 || value == nullptr) {
+    return real::timer_settime(timer, flags, value, old);
+  }
+  struct itimerspec shifted = *value;
+  Shift(t->clock, &shifted.it_value);
+  return real::timer_settime(timer, flags, &shifted, old);
+}
+
 // That of the last signal which the thread got. The kernel has told ours about it.
 int timer_getoverrun(timer_t timer) {
   if (real::timer_getoverrun == nullptr) real::Resolve();
   int kernel = real::timer_getoverrun(timer);
   ThreadTimer* t = kernel >= 0 ? FindTimer(KernelIdOf(timer)) : nullptr;
-  return t != nullptr && t->tid != Pid() ? LoadRelaxed(&t->overrun) : kernel;
+  return t != nullptr && t->tid != kNoThread && t->tid != Pid() ? LoadRelaxed(&t->overrun) : kernel;
 }
 
 }  // namespace undergo::posix

@@ -122,7 +122,7 @@ constinit uint32_t last_tid = 0;  // atomic
 
 constexpr int kNoRseq = -2;  // RSEQ_CPU_ID_REGISTRATION_FAILED: libc asks the kernel then
 constexpr uint32_t kFirstTid = 0x400001;                // above every id that a kernel can give
-constexpr uint32_t kTidCount = 0x3fbfffff - kFirstTid;  // below the bits of a futex word
+constexpr uint32_t kTidCount = 0x0fffffff - kFirstTid;  // what the name of a CPU clock can hold
 
 // Descriptors of libthread_db: bits, elements, offset.
 bool DescriptorIs(const char* name, size_t offset) {
