@@ -402,25 +402,40 @@ bool RequeueToMutex(Visit* v, uint32_t n) {
   return true;
 }
 
+namespace {
+
+// Out of line, so that the usual way needs no frame.
+UNDERGO_COLD int LockByLibc(pthread_mutex_t* m) {
+  if (real::pthread_mutex_lock == nullptr) real::Resolve();
+  return real::pthread_mutex_lock(m);
+}
+
+UNDERGO_COLD int UnlockByLibc(pthread_mutex_t* m) {
+  if (real::pthread_mutex_unlock == nullptr) real::Resolve();
+  return real::pthread_mutex_unlock(m);
+}
+
+UNDERGO_COLD int ReleaseNormal(pthread_mutex_t* m) {
+  Release(WordOf(m), {false, 0, 0}, 0);
+  return 0;
+}
+
+}  // namespace
+
 int pthread_mutex_lock(pthread_mutex_t* m) {
-  if (UNDERGO_UNLIKELY(!sched::Active())) {
-    if (real::pthread_mutex_lock == nullptr) real::Resolve();
-    return real::pthread_mutex_lock(m);
-  }
+  if (UNDERGO_UNLIKELY(!sched::Active())) return LockByLibc(m);
   if (UNDERGO_LIKELY(MutexKindOf(m) == 0 && TryNormal(m))) return 0;
   return LockSlow(m);
 }
 
 int pthread_mutex_unlock(pthread_mutex_t* m) {
-  if (UNDERGO_UNLIKELY(!sched::Active())) {
-    if (real::pthread_mutex_unlock == nullptr) real::Resolve();
-    return real::pthread_mutex_unlock(m);
-  }
+  if (UNDERGO_UNLIKELY(!sched::Active())) return UnlockByLibc(m);
   if (UNDERGO_UNLIKELY(MutexKindOf(m) != 0)) return UnlockSlow(m);
   m->__data.__owner = 0;
   --m->__data.__nusers;
-  Release(WordOf(m), {false, 0, 0}, 0);
-  return 0;
+  int taken = 1;
+  if (UNDERGO_LIKELY(CasAcqRel(&m->__data.__lock, &taken, 0))) return 0;  // pairs: TryNormal
+  return ReleaseNormal(m);
 }
 
 int pthread_mutex_trylock(pthread_mutex_t* m) {
