@@ -71,6 +71,7 @@ struct G {
   heap::ThreadWords* words;  // in its TLS; constant
   M* m;                      // the M that runs it, stale otherwise
   uint32_t on_cpu;           // atomic; 1 until the registers are saved
+  uint32_t trimming;         // atomic; 1: sysmon gives back what its stack does not use (trim.h)
 
   GState state;    // written by who holds the G: its M, or who took it out of a queue
   WaitReason why;  // written by the G before it waits
@@ -82,6 +83,7 @@ struct G {
   uint32_t interrupts;  // atomic; above 0: waits end at once (a signal or a cancellation is there)
   const Addr* preempted;  // what undergo_preempted saved, null: it gave way by itself. For dumps
   uint64_t since;         // monotonic ns of the tick at which the wait began; written by the G
+  uint64_t trim_seen;     // `since` of the wait that sysmon looked at; sysmon
   Timer timer;
 
   G* next;  // in a run queue, a free list or a list of ready Gs; whoever holds the list

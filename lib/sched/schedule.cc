@@ -33,6 +33,7 @@
 #include "sched/idle.h"
 #include "sched/masks.h"
 #include "sched/netpoll.h"
+#include "sched/trim.h"
 
 namespace undergo::sched {
 
@@ -140,6 +141,8 @@ void SwitchTo(M* m, G* from, G* to) {
   m->cur = to;
   m->prev = from;
   if (UNDERGO_UNLIKELY(m->alt_low != 0) && m->alt_low != to->alt_low) LeaveAltStack(m, from);
+  CompilerFence();
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&to->trimming) != 0)) AwaitTrimmed(to);  // pairs: Trim
   undergo_switch(&from->sp, to->sp, to->fs);
   FinishSwitch(from);
 }

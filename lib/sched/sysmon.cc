@@ -9,10 +9,12 @@
 //    when it comes back. A signal would end its system call early.
 //  * Ms are made here, because it may take libc's locks (sched/start.cc).
 //  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
+//  * Stacks of Gs that wait for long (sched/trim.h).
 //  * What others have to do by the clock (clock_hook).
 //
 // It sleeps for 20 us, after 50 looks without a find twice as long each time, up to 10 ms. When all
-// Ps have been idle for a second it sleeps until one is taken, or for a minute.
+// Ps have been idle for a second or longer, and nothing is left to do, it sleeps until one is
+// taken, or for a minute.
 // Source: Go's sysmon and retake in runtime/proc.go.
 #include "sched/sysmon.h"
 
@@ -28,6 +30,7 @@
 #include "sched/procs.h"
 #include "sched/quiesce.h"
 #include "sched/trace.h"
+#include "sched/trim.h"
 #include "world/blocked_call.h"
 #include "world/world.h"
 
@@ -235,14 +238,17 @@ void WakeSysmon() {
 void RunSysmon() {
   uint64_t pause = kShortest;
   uint32_t quiet = 0, idle = 0;
+  uint64_t idle_since = 0;
   BeginRetiring();
   for (;;) {
     bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
     idle = all_idle && pause == kLongest ? idle + 1 : 0;
+    if (idle == 1) idle_since = LoadRelaxed(&sched.now);
     if (UNDERGO_UNLIKELY(idle % kIdleLooks == 1) && on_all_idle != nullptr && idle > 1) {
       on_all_idle();
     }
-    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire();
+    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire() &&
+                StacksTrimmedSince(idle_since);
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
     if (Retire(now)) return;
@@ -253,6 +259,7 @@ void RunSysmon() {
       did |= Retake(now);
       Overdue(now);
     }
+    TrimStacks(now);
     TraceIfDue(now);
     AdaptProcs(now);
     if (clock_hook != nullptr) clock_hook(now);

@@ -129,7 +129,7 @@ static void Dies(const char* name) {
   SAYS("undergo: SIGQUIT: all threads:\n");
   SAYS("SleepsInHere(...)"), SAYS("WaitsInHere(...)"), SAYS("SpinsInHere(...)");
   SAYS("ReadsInHere(...)"), SAYS("MainIsHere(...)"), SAYS("Plain(...)");
-  SAYS(" sleeper"), SAYS(" [running]:");
+  SAYS(" sleeper"), SAYS(" [run");  // with one P the one that spins may just have given way
   if (Scheduled()) {
     SAYS(" [sleep]: sleeper"), SAYS(" [condition variable]:");
     SAYS(" [IO read]:");
