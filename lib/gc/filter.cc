@@ -225,15 +225,20 @@ void TryUffd() {
 
 }  // namespace
 
+uint32_t AskFilter(const sock_filter* program, size_t length, const FilteredCall& call) {
+  seccomp_data data = {};
+  data.nr = call.number;
+  data.arch = AUDIT_ARCH_X86_64;
+  for (int i = 0; i < 4; ++i) data.args[i] = call.args[i];
+  return Machine(program, length).Run(data);
+}
+
 FilterVerdict JudgeFilter(const sock_filter* program, size_t length) {
   FilterVerdict verdict;
-  Machine machine(program, length);
   for (const Call& call : kCalls) {
-    seccomp_data data = {};
-    data.nr = call.number;
-    data.arch = AUDIT_ARCH_X86_64;
-    for (int i = 0; i < 4; ++i) data.args[i] = call.args[i];
-    if (!IsDeadly(machine.Run(data))) continue;
+    FilteredCall asked = {call.number, {}};
+    __builtin_memcpy(asked.args, call.args, sizeof asked.args);
+    if (!IsDeadly(AskFilter(program, length, asked))) continue;
     if (call.use == Use::kAlways) verdict.deadly = true;
     if (call.use == Use::kUffd) verdict.no_uffd = true;
     if (call.use == Use::kSnapshot) verdict.no_snapshot = true;

@@ -16,6 +16,14 @@ struct FilterVerdict {
   bool unknown = false;      // could not be tried out now
 };
 
+// One call as a filter sees it.
+struct FilteredCall {
+  int number;
+  uint64_t args[4];  // those that filters look at
+};
+// What a program says about it, a SECCOMP_RET_ value.
+uint32_t AskFilter(const sock_filter* program, size_t length, const FilteredCall& call);
+
 // By interpretation of a program that is about to be installed. `calls` for x86-64; what the kernel
 // would refuse to install counts as harmless.
 FilterVerdict JudgeFilter(const sock_filter* program, size_t length);

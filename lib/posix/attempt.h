@@ -2,8 +2,9 @@
 // Operations on descriptors that are tried in a way that cannot block, and tried again after the
 // descriptor became ready. For threads with a G.
 //
-// attempt(fd) or attempt(fd, done) is the system call, with what makes it answer EAGAIN instead of
-// blocking; block() the call itself, which keeps the kernel thread while it waits.
+// attempt(fd) or attempt(fd, done, blocks) is the system call, with what makes it answer EAGAIN
+// instead of blocking, unless `blocks`; block() the call itself, which keeps the kernel thread
+// while it waits.
 #pragma once
 
 #include "posix/cancel_point.h"
@@ -16,7 +17,7 @@ constexpr uint32_t OtherEnd(uint32_t events) { return events == EPOLLIN ? EPOLLO
 
 // Whether the answer says that this kind of descriptor knows no RWF_NOWAIT.
 inline bool IsUnsupported(int fd, long r) {
-  return (r == -EOPNOTSUPP || r == -ENOSYS) && sched::NetpollKind(fd) != FdKind::kSocket;
+  return r == -ENOSYS || (r == -EOPNOTSUPP && sched::NetpollKind(fd) != FdKind::kSocket);
 }
 
 // From now on it is asked by poll() first.
@@ -45,6 +46,7 @@ ssize_t Retry(int fd, uint32_t events, size_t size, T attempt, F block) {
         return op.error != 0 ? Result(-op.error) : block();
       }
       r = attempt(op.now);
+      if (UNDERGO_UNLIKELY(op.blocks) && r == -EAGAIN) r = -EINTR;
     }
     op.End();
     if (r > 0 && static_cast<size_t>(r) < size) sched::NetpollSetDry(fd, op.seen);
@@ -68,7 +70,7 @@ ssize_t RetryAll(int fd, uint32_t events, size_t total, T attempt, F block) {
   size_t done = 0;
   long error = 0;
   for (;;) {
-    long r = attempt(op.now, done);
+    long r = attempt(op.now, done, op.blocks);
     if (r > 0) {
       bool first = done == 0;
       done += static_cast<size_t>(r);

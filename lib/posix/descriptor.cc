@@ -17,6 +17,7 @@
 #include "base/fmt.h"
 #include "plat/clock.h"
 #include "posix/cancel_point.h"
+#include "sched/confine.h"
 #include "sched/thread.h"
 
 namespace undergo::posix {
@@ -86,6 +87,7 @@ FdKind Ask(int fd) {
 }  // namespace
 
 FdKind KindOf(int fd) {
+  if (UNDERGO_UNLIKELY(sched::IsConfined())) return FdKind::kPlain;
   FdKind kind = sched::NetpollKind(fd);
   if (UNDERGO_LIKELY(kind != FdKind::kUnknown)) return kind;
   kind = Ask(fd);
@@ -160,6 +162,10 @@ WaitEnd WaitForFd(int* fd, uint32_t events, uint64_t deadline, Restart restart,
 }
 
 bool FdOperation::Again(bool started) {
+  if (UNDERGO_UNLIKELY(sched::IsConfined())) {
+    blocks = started || now != fd;
+    return blocks;
+  }
   if (!known_) {
     known_ = true;
     if (IsNonblocking(now)) return error = EAGAIN, false;
@@ -176,7 +182,11 @@ bool FdOperation::Again(bool started) {
     w.Wait(plat::NowNs() + kNap);
   }
   switch (WaitForFd(&now, events, deadline_, restart_, now == fd ? &seen : nullptr)) {
-    case WaitEnd::kReady: seen = sched::NetpollActivity(now); return true;
+    case WaitEnd::kReady:
+      seen = sched::NetpollActivity(now);
+      if (UNDERGO_LIKELY(!sched::IsConfined())) return true;
+      blocks = started || now != fd;
+      return blocks;
     case WaitEnd::kTimeout: error = EAGAIN; return false;
     case WaitEnd::kEintr: error = EINTR; return false;
     case WaitEnd::kCannot: error = now == fd && !started ? 0 : EBADF; return false;

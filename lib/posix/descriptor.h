@@ -83,6 +83,7 @@ struct FdOperation {
   int now;
   const uint32_t events;
   int error = 0;
+  bool blocks = false;  // nobody may wait (sched/confine.h): the next attempt does
 
  private:
   bool known_ = false;

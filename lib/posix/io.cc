@@ -51,11 +51,13 @@ UNDERGO_INLINE ssize_t Write(int fd, const struct iovec* v, int n, F block) {
   if (!TakesNowait(fd)) return AwaitFd(fd, EPOLLOUT) ? block() : -1;
   return RetryAll(
       fd, EPOLLOUT, total,
-      [=](int d, size_t done) {
+      [=](int d, size_t done, bool blocks) {
         if (UNDERGO_LIKELY(done == 0)) return TryWrite(d, v, n);
         constexpr int kMost = 16;
         struct iovec rest[kMost];
-        return TryWrite(d, rest, Rest(v, static_cast<size_t>(n), done, rest, kMost));
+        int count = Rest(v, static_cast<size_t>(n), done, rest, kMost);
+        if (UNDERGO_LIKELY(!blocks)) return TryWrite(d, rest, count);
+        return plat::Syscall(__NR_write, d, rest[0].iov_base, rest[0].iov_len);
       },
       block);
 }

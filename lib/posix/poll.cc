@@ -15,6 +15,7 @@
 #include "posix/cancel_point.h"
 #include "posix/descriptor.h"
 #include "posix/signal_mask.h"
+#include "sched/confine.h"
 #include "sched/sched.h"
 
 namespace undergo::posix {
@@ -26,7 +27,7 @@ constexpr nfds_t kMost = 1024;
 constexpr uint32_t kManyMs = 64;  // from here on kernel threads are worth more
 
 bool MayPark(nfds_t n) {
-  if (sched::Current() == nullptr) return false;
+  if (sched::Current() == nullptr || sched::IsConfined()) return false;
   return n <= kFew || (n <= kMost && LoadRelaxed(&sched::sched.m_count) >= kManyMs);
 }
 
@@ -290,7 +291,7 @@ int __poll_chk(struct pollfd* fds, nfds_t n, int ms, size_t size) {
 
 int select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t) {
   bool valid = t == nullptr || (t->tv_sec >= 0 && t->tv_usec >= 0);
-  if (sched::Current() == nullptr || n < 0 || n > FD_SETSIZE || !valid) {
+  if (!MayPark(0) || n < 0 || n > FD_SETSIZE || !valid) {
     return plain::select(n, r, w, e, t);
   }
   pthread_testcancel();
@@ -309,7 +310,7 @@ int __select(int n, fd_set* r, fd_set* w, fd_set* e, struct timeval* t) {
 }
 
 int epoll_wait(int fd, struct epoll_event* events, int n, int ms) {
-  if (sched::Current() == nullptr) return plain::epoll_wait(fd, events, n, ms);
+  if (!MayPark(0)) return plain::epoll_wait(fd, events, n, ms);
   return EpollWait(fd, events, n, ms == 0, DeadlineIn(ms));
 }
 
@@ -321,7 +322,7 @@ int epoll_pwait(int fd, struct epoll_event* events, int n, int ms, const sigset_
 int epoll_pwait2(int fd, struct epoll_event* events, int n, const struct timespec* t,
                  const sigset_t* mask) {
   uint64_t deadline;
-  if (mask == nullptr && sched::Current() != nullptr && DeadlineAfter(t, &deadline)) {
+  if (mask == nullptr && MayPark(0) && DeadlineAfter(t, &deadline)) {
     return EpollWait(fd, events, n, IsZero(t), deadline);
   }
   return Masked(mask, [=] { return plain::epoll_pwait2(fd, events, n, t, mask); });
@@ -343,7 +344,7 @@ int __ppoll_chk(struct pollfd* fds, nfds_t n, const struct timespec* t, const si
 int pselect(int n, fd_set* r, fd_set* w, fd_set* e, const struct timespec* t,
             const sigset_t* mask) {
   uint64_t deadline;
-  bool parks = mask == nullptr && n >= 0 && n <= FD_SETSIZE && sched::Current() != nullptr;
+  bool parks = mask == nullptr && n >= 0 && n <= FD_SETSIZE && MayPark(0);
   if (parks && !IsZero(t) && DeadlineAfter(t, &deadline)) {
     pthread_testcancel();
     fd_set* const sets[3] = {r, w, e};

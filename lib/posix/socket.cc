@@ -17,6 +17,8 @@ namespace {
 // These never wait, or wait in a way of their own.
 constexpr int kNotParked = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB | MSG_FASTOPEN;
 
+int Waiting(int flags, bool blocks) { return blocks ? flags : flags | MSG_DONTWAIT; }
+
 bool Parks(int fd, int flags) {
   return sched::Current() != nullptr && (flags & kNotParked) == 0 && KindOf(fd) == FdKind::kSocket;
 }
@@ -38,9 +40,9 @@ ssize_t Receive(int fd, void* p, size_t n, int flags, struct sockaddr* from, soc
   }
   return RetryAll(
       fd, EPOLLIN, n,
-      [=](int d, size_t done) {
+      [=](int d, size_t done, bool blocks) {
         return plat::Syscall(__NR_recvfrom, d, static_cast<char*>(p) + done, n - done,
-                             flags | MSG_DONTWAIT, from, size);
+                             Waiting(flags, blocks), from, size);
       },
       block);
 }
@@ -51,9 +53,9 @@ ssize_t Send(int fd, const void* p, size_t n, int flags, const struct sockaddr* 
   if (!Parks(fd, flags)) return block();
   return RetryAll(
       fd, EPOLLOUT, n,
-      [=](int d, size_t done) {
+      [=](int d, size_t done, bool blocks) {
         return plat::Syscall(__NR_sendto, d, static_cast<const char*>(p) + done, n - done,
-                             flags | MSG_DONTWAIT, to, size);
+                             Waiting(flags, blocks), to, size);
       },
       block);
 }
@@ -77,11 +79,11 @@ template <typename F>
 ssize_t SendMessage(int fd, const struct msghdr* m, int flags, size_t done, F block) {
   return RetryAll(
       fd, EPOLLOUT, Length(m) - done,
-      [=](int d, size_t more) {
+      [=](int d, size_t more, bool blocks) {
         if (UNDERGO_UNLIKELY(done + more != 0)) {
-          return SendRest(d, m, done + more, flags | MSG_DONTWAIT);
+          return SendRest(d, m, done + more, Waiting(flags, blocks));
         }
-        return plat::Syscall(__NR_sendmsg, d, m, flags | MSG_DONTWAIT);
+        return plat::Syscall(__NR_sendmsg, d, m, Waiting(flags, blocks));
       },
       block);
 }

@@ -14,6 +14,7 @@
 
 #include "posix/cancel_point.h"
 #include "posix/descriptor.h"
+#include "sched/confine.h"
 
 namespace undergo::posix {
 
@@ -64,7 +65,8 @@ long Parked(pid_t pid, T ask, F block) {
 
 template <typename F>
 pid_t WaitPid(pid_t pid, int* status, int options, struct rusage* usage, F block) {
-  if (sched::Current() == nullptr || pid <= 0 || options != 0) return block();
+  if (sched::Current() == nullptr || sched::IsConfined() || pid <= 0 || options != 0)
+    return block();
   auto ask = [=] { return plat::Syscall(__NR_wait4, pid, status, WNOHANG, usage); };
   return static_cast<pid_t>(Result(Parked(pid, ask, block)));
 }
@@ -94,7 +96,7 @@ int waitid(idtype_t type, id_t id, siginfo_t* info, int options) {
   auto block = [=] { return plain::waitid(type, id, info, options); };
   bool ended = (options & ~WNOWAIT) == WEXITED;
   constexpr auto kPidfd = static_cast<idtype_t>(3);
-  if (sched::Current() == nullptr || !ended || info == nullptr ||
+  if (sched::Current() == nullptr || sched::IsConfined() || !ended || info == nullptr ||
       (type != P_PID && type != kPidfd)) {
     return block();
   }

@@ -10,6 +10,7 @@
 
 #include "base/bits.h"
 #include "plat/syscall.h"
+#include "sched/confine.h"
 #include "sched/sched.h"
 #include "world/record.h"
 #include "world/stop.h"
@@ -71,7 +72,7 @@ uint64_t IdleMask() {
 void SetKernelMask(M* m, uint64_t mask) {
   if (m->mask == mask) return;
   StoreRelaxed(&m->mask, mask);
-  world::SetSignalMask(mask);
+  if (UNDERGO_LIKELY(MayChangeMasks())) world::SetSignalMask(mask);
 }
 
 void TellIdleMs(uint64_t signals) {

@@ -34,6 +34,7 @@
 #include "plat/futex.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
+#include "sched/confine.h"
 
 namespace undergo::sched {
 
@@ -309,7 +310,7 @@ void NetpollWait(uint64_t ns, NetpollEvents* events) {
   events->count = 0;
   int epoll = LoadAcquire(&epoll_fd);  // pairs: OpenLocked
   bool waits = ns != 0;
-  if (epoll < 0) {
+  if (epoll < 0 || UNDERGO_UNLIKELY(IsConfined())) {
     if (waits) WaitWithoutEpoll(ns);
     return;
   }
@@ -383,7 +384,35 @@ void NetpollBreak() {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);       // pairs: NetpollWait
   plat::FutexWake(&broken, 1);
   int epoll = LoadAcquire(&epoll_fd);  // pairs: OpenLocked
+  if (epoll >= 0 && !IsConfined()) BreakEpoll(epoll);
+}
+
+void NetpollStop() {
+  GQueue ready;
+  {
+    Section in;
+    for (uint32_t c = 0; c < kChunks; ++c) {
+      Slot* chunk = LoadAcquire(&chunks[c]);  // pairs: Make
+      if (chunk == nullptr) continue;
+      for (uint32_t i = 0; i < kChunk; ++i) {
+        if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
+        sync::MutexLock hold(chunk[i].lock);
+        GQueue mine;
+        End(&chunk[i], EPOLLHUP, &mine);
+        ready.Append(&mine);
+      }
+    }
+    StoreRelaxed(&pending_count, 0u);
+  }
+  if (ready.head != nullptr) {
+    heap::BusyScope busy;
+    MakeRunnableGlobally(&ready);
+  }
+  // The M in the poller does not come back to it.
+  int epoll = LoadAcquire(&epoll_fd);  // pairs: OpenLocked
+  ExchangeAcqRel(&broken, 1u);         // pairs: NetpollWait
   if (epoll >= 0) BreakEpoll(epoll);
+  plat::FutexWake(&broken, 1);
 }
 
 void NetpollAfterFork() {
@@ -410,8 +439,9 @@ void NetpollAfterFork() {
 Entered NetpollAdd(FdWait* f) {
   Section in;
   Slot* s = Make(f->fd);
-  if (s == nullptr || !Open()) return Entered::kCannot;
+  if (s == nullptr || IsConfined() || !Open()) return Entered::kCannot;
   sync::MutexLock hold(s->lock);
+  if (IsConfined()) return Entered::kCannot;
   Link(s, f);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: NetpollHandOver
   if (f->counts && LoadRelaxed(&s->activity) != f->seen) {
@@ -515,7 +545,8 @@ void NetpollDisown(int fd) {
 
 bool NetpollIsOwn(int fd) {
   Slot* s = Find(fd);
-  return s != nullptr && LoadRelaxed(&s->own) == LoadAcquire(&shared);  // pairs: NetpollShare
+  return s != nullptr && LoadRelaxed(&s->own) == LoadAcquire(&shared) &&  // pairs: NetpollShare
+         !IsConfined();
 }
 
 void NetpollShare() { FetchAddAcqRel(&shared, 1u); }  // pairs: NetpollIsOwn

@@ -33,6 +33,8 @@ void NetpollFlush(bool all);
 void NetpollBreak();
 // In a forked child, before its first thread.
 void NetpollAfterFork();
+// Under a filter of system calls: all that wait try again; nobody waits here any more.
+void NetpollStop();
 
 // --- for threads with a G (Current() is not null) ---
 

@@ -29,6 +29,7 @@
 #include "base/assert.h"
 #include "plat/clock.h"
 #include "plat/context.h"
+#include "sched/confine.h"
 #include "sched/cpu_time.h"
 #include "sched/idle.h"
 #include "sched/masks.h"
@@ -150,7 +151,7 @@ void SwitchTo(M* m, G* from, G* to) {
 // On g0: waits until the registers of g are saved, by an M that is about to do so.
 void AwaitOffCpu(G* g) {
   for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
-    if (i % 256 == 255) {
+    if (i % 256 == 255 && !IsConfined()) {
       plat::Syscall(__NR_sched_yield);
     } else {
       CpuRelax();

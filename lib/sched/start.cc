@@ -22,6 +22,7 @@
 #include "plat/log.h"
 #include "plat/real.h"
 #include "plat/vm.h"
+#include "sched/confine.h"
 #include "sched/fork.h"
 #include "sched/masks.h"
 #include "sched/netpoll.h"
@@ -50,8 +51,11 @@ constinit bool have_pattern = false;  // start_lock
 constinit uint32_t sysmon_began = 0;  // atomic futex
 constinit const char* pattern_error = nullptr;
 
+constexpr const char* kFiltered = "a filter of system calls forbids what the scheduler needs";
+
 void Refuse(const char* why) {
   refused = true;
+  if (why == kFiltered) return;  // it may forbid to say so
   char text[200];
   Fmt line(text, sizeof text);
   line.Str("undergo: threads stay kernel threads: ")
@@ -319,6 +323,7 @@ const char* OtherTool() {
 }
 
 const char* Start() {
+  if (IsConfined()) return kFiltered;
   if (const char* why = OtherTool()) return why;
   if (!plat::CanSwitch()) return "the kernel does not permit the fsgsbase instructions";
   if (const char* why = CheckLibc()) return why;

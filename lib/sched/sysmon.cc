@@ -24,6 +24,7 @@
 #include "base/fmt.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
+#include "sched/confine.h"
 #include "sched/cpu_time.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
@@ -128,6 +129,8 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   }
   uint64_t ran = now - p->seen_since;
   if (ran < kBlockedAfter || !WorkWaits(p)) return false;
+  // Nobody may be asked what it does.
+  if (UNDERGO_UNLIKELY(IsConfined())) return ran >= kSlice && TakeFromRunning(p, m, status, now);
   uint64_t cpu = ThreadCpuClock(m->tid);
   if (p->seen_cpu == 0) {
     p->seen_cpu = cpu;
@@ -147,7 +150,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
 
 // An M whose P was taken while it seemed blocked, and that computes: one too many runs.
 void LookAtLost(M* m, uint64_t now) {
-  if (now - m->lost_at < kSlice) return;
+  if (now - m->lost_at < kSlice || IsConfined()) return;
   uint64_t cpu = ThreadCpuClock(m->tid);
   bool moved = cpu != m->lost_cpu;
   m->lost_at = now;
@@ -183,6 +186,8 @@ bool Retake(uint64_t now) {
 }
 
 bool MakeMs() {
+  if (MakeConfinedMs()) return true;
+  if (!MayMakeThreads()) return false;
   if (ExchangeAcqRel(&sched.wanted_ms, 0u) == 0) return false;  // pairs: WantM
   if (!NewM()) StoreRelaxed(&sched.wanted_ms, 1u);              // again later
   return true;
@@ -251,7 +256,7 @@ void RunSysmon() {
                 StacksTrimmedSince(idle_since);
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
-    if (Retire(now)) return;
+    if (!IsConfined() && Retire(now)) return;
     StoreRelaxed(&sched.now, now);
     bool did = MakeMs();
     {
@@ -259,10 +264,12 @@ void RunSysmon() {
       did |= Retake(now);
       Overdue(now);
     }
-    TrimStacks(now);
-    TraceIfDue(now);
-    AdaptProcs(now);
-    if (clock_hook != nullptr) clock_hook(now);
+    if (!IsConfined()) {
+      TrimStacks(now);
+      TraceIfDue(now);
+      AdaptProcs(now);
+      if (clock_hook != nullptr) clock_hook(now);
+    }
     if (UNDERGO_UNLIKELY(preempt_always)) {
       pause = all_idle ? kLongest : kStressPause;
     } else if (did) {

@@ -8,6 +8,9 @@
 #include "plat/syscall.h"
 #include "plat/vm.h"
 
+// The loader's: where the first frame begins.
+extern "C" void* __libc_stack_end;
+
 namespace undergo::world {
 
 constinit sync::Mutex records_lock;
@@ -139,6 +142,7 @@ void RecordMainThread() {
   // has a main thread without known bounds.
   Addr here = reinterpret_cast<Addr>(__builtin_frame_address(0));
   Addr top = reinterpret_cast<Addr>(environ);
+  if (top == 0) top = reinterpret_cast<Addr>(__libc_stack_end);  // before libc's own start
   constexpr size_t kMaxStack = 128 * kMiB;  // below that the kernel may put other mappings
   if (top <= here || top - here > kMaxStack) return;
   struct rlimit limit = {};
@@ -164,7 +168,9 @@ void ThreadStarted(Addr stack_low, Addr stack_high) {
 
 void ThreadEnded() {
   auto* r = static_cast<Record*>(heap::thread_words.record);
-  if (r == nullptr || r->tid != Tid()) return;
+  if (r == nullptr) return;
+  Addr here = reinterpret_cast<Addr>(__builtin_frame_address(0));
+  if (here - r->own_low >= r->own_size && r->tid != Tid()) return;
   heap::thread_words.record = nullptr;
   SignalsOff off;
   sync::MutexLock hold(records_lock);
