@@ -86,6 +86,7 @@ ssize_t RetryAll(int fd, uint32_t events, size_t total, T attempt, F block) {
         return PollThen(fd, events, block);
       }
       error = r;
+      if (UNDERGO_UNLIKELY(r == -EPIPE)) KeepPipeSignal();
       break;
     }
     if (op.Again(done != 0)) continue;

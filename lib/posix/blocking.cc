@@ -84,6 +84,7 @@ UNDERGO_NOINLINE long CallFromG(void* real, const long args[6], bool publish, bo
   long result =
       publish ? undergo_sched_call(reinterpret_cast<void*>(undergo_world_blocked_call), nested)
               : undergo_sched_call(real, args);
+  if (UNDERGO_UNLIKELY(result == -1) && errno == EPIPE) KeepPipeSignal();
   sched::ExitCall(g);
   return result;
 }

@@ -58,6 +58,7 @@ bool TakesParts(int fd);
 // The result of a system call as libc gives it.
 inline ssize_t Result(long r) {
   if (!plat::IsError(r)) return r;
+  if (UNDERGO_UNLIKELY(r == -EPIPE)) KeepPipeSignal();
   errno = static_cast<int>(-r);
   return -1;
 }

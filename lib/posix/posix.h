@@ -15,6 +15,7 @@
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #include <termios.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -95,6 +96,9 @@ void WatchThreadExit();
 // without SA_RESTART ran or, for kNever, any (signal(7) says which calls are so).
 enum class Restart { kByFlag, kNever };
 bool AttendToInterrupt(Restart restart = Restart::kByFlag);
+// A call of the running thread has just failed with EPIPE, and it has not left its kernel thread
+// since: a SIGPIPE that the thread blocks is its own, and does not stay with the kernel thread.
+void KeepPipeSignal();
 // System calls by syscall() that send a signal to a thread of the scheduler: true when it was one;
 // *result is as the kernel's.
 bool SignalCall(long number, long a, long b, long c, long d, long* result);

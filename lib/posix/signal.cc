@@ -365,8 +365,7 @@ void WatchDumpSignal() {
 
 uint64_t ReplacedSignals() {
   if (LoadRelaxed(&replacement) == nullptr) return 0;
-  bool programs =
-      (LoadAcquire(&handlers[replaced_signal]) & ~kEntryBits) != 0;  // pairs: sigaction
+  bool programs = (LoadAcquire(&handlers[replaced_signal]) & ~kEntryBits) != 0;  // pairs: sigaction
   return programs || !IsWrapped(ActionOf(replaced_signal)) ? 0 : Bit(replaced_signal);
 }
 

@@ -280,6 +280,18 @@ void OnSchedEnd(G* g) {
   CheckCancel(g);
 }
 
+void KeepPipeSignal() {
+  G* g = sched::Active() ? sched::Self() : nullptr;
+  if (g == nullptr || g->g0 || (g->mask & Bit(SIGPIPE)) == 0) return;
+  uint64_t set = Bit(SIGPIPE);
+  siginfo_t info;
+  struct timespec none = {};
+  long sig = plat::Syscall(__NR_rt_sigtimedwait, &set, &info, &none, sizeof set);
+  if (sig != SIGPIPE) return;  // MSG_NOSIGNAL
+  SignalSection section;
+  Enqueue(g, SIGPIPE, info, false);
+}
+
 bool AttendToInterrupt(Restart restart) {
   heap::ThreadWords& w = heap::thread_words;
   G* g = sched::Self();

@@ -19,6 +19,9 @@ constexpr int kNotParked = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB | MSG_FASTOPEN;
 
 int Waiting(int flags, bool blocks) { return blocks ? flags : flags | MSG_DONTWAIT; }
 
+// No SIGPIPE for a call that has sent a part.
+int Silence(size_t done) { return done != 0 ? MSG_NOSIGNAL : 0; }
+
 bool Parks(int fd, int flags) {
   return sched::Current() != nullptr && (flags & kNotParked) == 0 && KindOf(fd) == FdKind::kSocket;
 }
@@ -55,7 +58,7 @@ ssize_t Send(int fd, const void* p, size_t n, int flags, const struct sockaddr* 
       fd, EPOLLOUT, n,
       [=](int d, size_t done, bool blocks) {
         return plat::Syscall(__NR_sendto, d, static_cast<const char*>(p) + done, n - done,
-                             Waiting(flags, blocks), to, size);
+                             Waiting(flags | Silence(done), blocks), to, size);
       },
       block);
 }
@@ -81,7 +84,7 @@ ssize_t SendMessage(int fd, const struct msghdr* m, int flags, size_t done, F bl
       fd, EPOLLOUT, Length(m) - done,
       [=](int d, size_t more, bool blocks) {
         if (UNDERGO_UNLIKELY(done + more != 0)) {
-          return SendRest(d, m, done + more, Waiting(flags, blocks));
+          return SendRest(d, m, done + more, Waiting(flags | MSG_NOSIGNAL, blocks));
         }
         return plat::Syscall(__NR_sendmsg, d, m, Waiting(flags, blocks));
       },

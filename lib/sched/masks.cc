@@ -101,6 +101,7 @@ void AskForMask(M* m, G* prev) {
   Count(now, 1u);
   Count(prev->mask, ~0u);
   prev->mask = now;
+  if ((LoadRelaxed(&prev->pending) & ~now) != 0) StoreRelaxed(&prev->words->deferred, 1u);
 }
 
 void AdoptAltStack(M* m, G* g) {

@@ -140,7 +140,62 @@ static void Jumps(const char* name) {
   for (int i = 0; i < kThreads; i++) Join(t[i]);
 }
 
+// Contexts with masks of their own, whoever runs where meanwhile.
+static atomic_int got;
+static void OnSignal(int sig) {
+  (void)sig;
+  got++;
+}
+static int Blocked(void) {
+  sigset_t now;
+  CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &now), 0);
+  return sigismember(&now, SIGUSR1);
+}
+static __thread ucontext_t outer, inner;
+static void Masked(void) {
+  for (;;) {
+    CHECK_EQ(Blocked(), 1);
+    int before = got;
+    CHECK_EQ(pthread_kill(pthread_self(), SIGUSR1), 0);
+    SleepMs(1);
+    CHECK(Blocked() == 1 && got >= before);
+    CHECK_EQ(swapcontext(&inner, &outer), 0);
+  }
+}
+static void* SwapsMasks(void* arg) {
+  const int many = arg != NULL;
+  sigset_t usr1 = SetOf(SIGUSR1, 0);
+  char* stack = malloc(kStack);
+  CHECK_EQ(pthread_sigmask(SIG_BLOCK, &usr1, NULL), 0);
+  CHECK_EQ(getcontext(&inner), 0);
+  inner.uc_stack.ss_sp = stack, inner.uc_stack.ss_size = kStack;
+  makecontext(&inner, Masked, 0);
+  CHECK_EQ(pthread_sigmask(SIG_UNBLOCK, &usr1, NULL), 0);
+  for (int i = 0; i < 20; i++) {
+    const int before = got;
+    CHECK_EQ(swapcontext(&outer, &inner), 0);
+    if (!many) CHECK_EQ(got, before + 1);
+    CHECK_EQ(Blocked(), 0);
+    SleepMs(i % 2);
+    CHECK_EQ(Blocked(), 0);
+  }
+  free(stack);
+  return NULL;
+}
+static void MasksOf(const char* name) {
+  (void)name;
+  struct sigaction act = {.sa_handler = OnSignal, .sa_flags = SA_RESTART};
+  CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
+  Join(Start(SwapsMasks, NULL));
+  got = 0;
+  pthread_t t[kThreads];
+  for (int i = 0; i < kThreads; i++) t[i] = Start(SwapsMasks, &act);
+  for (int i = 0; i < kThreads; i++) Join(t[i]);
+  CHECK_EQ(got, 20 * kThreads);
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"contexts", Contexts}, {"wandering", Wandering}, {"jumps", Jumps}};
+  static const Part parts[] = {
+      {"contexts", Contexts}, {"wandering", Wandering}, {"jumps", Jumps}, {"masks", MasksOf}};
   return RUN_PARTS(parts);
 }

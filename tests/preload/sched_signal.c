@@ -6,6 +6,7 @@
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -324,10 +325,45 @@ static void Installers(const char* name) {
   }
 }
 
+// Who blocks SIGPIPE keeps it; it is none of those that do not.
+static void* BreaksPipes(void* arg) {
+  Block(SIG_BLOCK, SIGPIPE, 0);
+  for (int i = 0; i < 100; i++) {
+    int ends[2];
+    sigset_t set = SetOf(SIGPIPE, 0), now;
+    struct timespec none = {0, 0};
+    CHECK_EQ(i % 2 ? pipe(ends) : socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    close(ends[0]);
+    ssize_t n = i % 4 == 2   ? send(ends[1], "x", 1, 0)
+                : i % 4 == 3 ? syscall(SYS_write, ends[1], "x", 1)
+                             : write(ends[1], "x", 1);
+    CHECK(n == -1 && errno == EPIPE);
+    close(ends[1]);
+    if (i % 3 == 0) sched_yield();
+    if (i % 3 == 1) SleepMs(1);
+    CHECK(sigpending(&now) == 0 && sigismember(&now, SIGPIPE) == 1);
+    if (arg) CHECK_EQ(sigtimedwait(&set, NULL, &none), SIGPIPE);
+  }
+  return NULL;
+}
+static void* Yields(void* arg) {
+  while (!gate) arg ? (void)sched_yield() : SleepMs(1);
+  return NULL;
+}
+static void BrokenPipes(const char* name) {
+  (void)name;
+  pthread_t t[6];
+  gate = 0;
+  for (intptr_t i = 0; i < 6; i++) t[i] = Start(i < 3 ? Yields : BreaksPipes, (void*)(i % 2));
+  for (int i = 3; i < 6; i++) Join(t[i]);
+  gate = 1;
+  for (int i = 0; i < 3; i++) Join(t[i]);
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"directed", Directed},    {"to_myself", ToMyself},
-                               {"masks", Masks},          {"process", Process},
-                               {"waiting", Waiting},      {"suspending", Suspending},
-                               {"installers", Installers}};
+  static const Part parts[] = {{"directed", Directed},     {"to_myself", ToMyself},
+                               {"masks", Masks},           {"process", Process},
+                               {"waiting", Waiting},       {"suspending", Suspending},
+                               {"installers", Installers}, {"broken_pipes", BrokenPipes}};
   return RUN_PARTS(parts);
 }
