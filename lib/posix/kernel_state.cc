@@ -187,8 +187,11 @@ bool ThreadSyscall(long number, const long a[6], long* result) {
     // It hands some results on in other ways than libc's function.
     case __NR_ptrace: sched::PinAsParent(); return false;
     case __NR_fork:
-    case __NR_clone:
     case __NR_clone3: sched::NoteFork(); return false;
+    case __NR_clone:
+      sched::NoteFork();
+      sched::NoteClone(static_cast<unsigned long>(a[0]));
+      return false;
     default:
       if (KeepsThread(number, a)) KeepKernelThread();
       return false;

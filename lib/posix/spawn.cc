@@ -94,8 +94,7 @@ int clone(int (*start)(void*), void* stack, int flags, void* arg, pid_t* parent,
     return pid;
   }
   sched::NoteFork();
-  // Two kernel threads will use this thread block at a time: the G must not be switched.
-  if (shares && (flags & CLONE_SETTLS) == 0) sched::Pin();
+  sched::NoteClone(static_cast<unsigned long>(flags));
   return real::clone(start, stack, flags, arg, parent, tls, child);
 }
 

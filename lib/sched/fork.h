@@ -9,6 +9,9 @@ namespace undergo::sched {
 // Before a fork: the running M has to live as long as the process, because the kernel sends a
 // child's PR_SET_PDEATHSIG when the thread that made it ends.
 void NoteFork();
+// The same for a clone with these flags. One that shares the memory and has no thread block of its
+// own uses the caller's: that thread must not be switched from now on, and keeps its kernel thread.
+void NoteClone(unsigned long flags);
 // The program traces its children, and their tracer is the kernel thread that made them: who forks
 // while there are other threads keeps it. Before the first thread.
 void ForkersTrace();

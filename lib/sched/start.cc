@@ -24,6 +24,7 @@
 #include "plat/vm.h"
 #include "sched/confine.h"
 #include "sched/fork.h"
+#include "sched/handoff.h"
 #include "sched/masks.h"
 #include "sched/netpoll.h"
 #include "sched/preempt.h"
@@ -366,6 +367,13 @@ bool StartScheduler() {
   const char* why = Start();
   if (why != nullptr) Refuse(why);
   return why == nullptr;
+}
+
+void NoteClone(unsigned long flags) {
+  if ((flags & (CLONE_VM | CLONE_SETTLS | CLONE_VFORK)) != CLONE_VM) return;
+  if (Active()) return Pin();
+  sync::MutexLock hold(start_lock);
+  StoreRelaxed(&refused, true);
 }
 
 bool NewM() {
