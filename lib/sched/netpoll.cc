@@ -35,6 +35,7 @@
 #include "plat/syscall.h"
 #include "plat/vm.h"
 #include "sched/confine.h"
+#include "world/stop.h"
 
 namespace undergo::sched {
 
@@ -268,12 +269,18 @@ void Deliver(int fd, uint32_t events, GQueue* ready) {
   if (s->waits != nullptr && !Rearm(fd, s)) End(s, EPOLLHUP, ready);
 }
 
+constinit M* waiting_m = nullptr;   // atomic; the M that waits in the kernel
+constinit uint32_t epoll_lost = 0;  // atomic; 1: somebody closed it while an M waits
+
 bool StillOurs(int epoll) {
   return !plat::IsError(Control(epoll, EPOLL_CTL_MOD, LoadRelaxed(&event_fd), 0, kBreakTag));
 }
 
 void BreakEpoll(int epoll) {
-  Control(epoll, EPOLL_CTL_MOD, LoadRelaxed(&event_fd), EPOLLIN | EPOLLONESHOT, kBreakTag);
+  long r = Control(epoll, EPOLL_CTL_MOD, LoadRelaxed(&event_fd), EPOLLIN | EPOLLONESHOT, kBreakTag);
+  if (UNDERGO_LIKELY(!plat::IsError(r))) return;
+  StoreRelaxed(&epoll_lost, 1u);
+  WakeSysmon();
 }
 
 void WaitWithoutEpoll(uint64_t ns) {
@@ -319,9 +326,14 @@ void NetpollWait(uint64_t ns, NetpollEvents* events) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: NetpollBreak
     if (LoadAcquire(&broken) != 0) ns = 0;    // StillOurs may have undone the break
   }
+  if (waits) {
+    G* g = Self();
+    StoreRelaxed(&waiting_m, g != nullptr ? g->m : nullptr);
+  }
   long n = WaitInEpoll(epoll, ns, events);
   events->count = n > 0 ? static_cast<int>(n) : 0;
   if (waits) {
+    StoreRelaxed(&waiting_m, static_cast<M*>(nullptr));
     StoreRelease(&broken, 0u);  // pairs: NetpollBreak
     return;
   }
@@ -413,6 +425,46 @@ void NetpollStop() {
   ExchangeAcqRel(&broken, 1u);         // pairs: NetpollWait
   if (epoll >= 0) BreakEpoll(epoll);
   plat::FutexWake(&broken, 1);
+}
+
+namespace {
+
+void VerifyWaits(GQueue* ready) {
+  for (uint32_t c = 0; c < kChunks; ++c) {
+    Slot* chunk = LoadAcquire(&chunks[c]);  // pairs: Make
+    if (chunk == nullptr) continue;
+    for (uint32_t i = 0; i < kChunk; ++i) {
+      if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
+      sync::MutexLock hold(chunk[i].lock);
+      bool gone = chunk[i].waits != nullptr && !Rearm(static_cast<int>(c * kChunk + i), &chunk[i]);
+      if (gone) End(&chunk[i], EPOLLHUP, ready);
+    }
+  }
+}
+
+}  // namespace
+
+void NetpollVerify(uint64_t now, bool must) {
+  constexpr uint64_t kLong = 10'000'000'000;  // ns
+  static constinit uint64_t verified = 0;
+  int epoll = LoadAcquire(&epoll_fd);  // pairs: OpenLocked
+  bool lost = LoadRelaxed(&epoll_lost) != 0;
+  if (epoll < 0 || IsConfined() || (!must && !lost && now - verified < kLong)) return;
+  verified = now;
+  if (!StillOurs(epoll)) {
+    Reopen(epoll);
+    // An M in the old one hears nothing any more; it may just be on its way there.
+    M* m = LoadRelaxed(&waiting_m);
+    if (m != nullptr) world::SendStopSignal(m->tid, m);
+    StoreRelaxed(&epoll_lost, m != nullptr ? 1u : 0u);
+  } else if (lost) {
+    M* m = LoadRelaxed(&waiting_m);
+    StoreRelaxed(&epoll_lost, 0u);
+    if (m != nullptr) world::SendStopSignal(m->tid, m);
+  }
+  GQueue ready;
+  VerifyWaits(&ready);
+  if (ready.head != nullptr) MakeRunnableGlobally(&ready);
 }
 
 void NetpollAfterFork() {

@@ -31,6 +31,9 @@ void Netpoll(GQueue* ready);
 void NetpollFlush(bool all);
 // Makes the M that waits come back. Any thread.
 void NetpollBreak();
+// sysmon: looks whether what is waited for is still there, as numbers may be closed by bare system
+// calls; `must`: at once, else when that was long ago.
+void NetpollVerify(uint64_t now, bool must);
 // In a forked child, before its first thread.
 void NetpollAfterFork();
 // Under a filter of system calls: all that wait try again; nobody waits here any more.

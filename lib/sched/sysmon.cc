@@ -254,6 +254,10 @@ void RunSysmon() {
     }
     bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire() &&
                 StacksTrimmedSince(idle_since);
+    if (deep) {
+      heap::BusyScope busy;
+      NetpollVerify(LoadRelaxed(&sched.now), true);
+    }
     Sleep(pause, deep);
     uint64_t now = plat::NowNs();
     if (!IsConfined() && Retire(now)) return;
@@ -263,6 +267,7 @@ void RunSysmon() {
       heap::BusyScope busy;  // a stop waits until no lock is held
       did |= Retake(now);
       Overdue(now);
+      NetpollVerify(now, false);
     }
     if (!IsConfined()) {
       TrimStacks(now);
