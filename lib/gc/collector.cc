@@ -216,7 +216,7 @@ void BeforeFilter(const FilterVerdict& verdict) {
   if (LoadRelaxed(&collector.on) == 0) return;
   collector.cycle.Restrict(verdict);
   if (!verdict.deadly) {
-    if (verdict.no_uffd || verdict.no_snapshot) WaitForRunningCycle();
+    if (verdict.no_uffd || verdict.no_snapshot || verdict.no_pipes) WaitForRunningCycle();
     return;
   }
   // Most such programs never collect: only who asked for traces is told.

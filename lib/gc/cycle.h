@@ -8,6 +8,7 @@
 #include "gc/filter.h"
 #include "gc/gang.h"
 #include "gc/marker.h"
+#include "gc/pipes.h"
 #include "gc/roots.h"
 #include "gc/snapshot.h"
 #include "plat/dirty.h"
@@ -144,7 +145,10 @@ class Cycle {
   void ScanStopped(bool final);
   void ScanRange(const RootRange& r);
   void MarkPinned();
-  bool MarkRoots();
+  void MarkRoots();
+  bool MarkKernel();
+  bool MarkPipes();
+  bool ReadPipes(ChunkVisitor f, void* context, void (*word)(void* context, uint64_t word));
   bool TrackGrowth();
   bool CollectDirty(uint64_t* pages);
   bool RescanRoots();

@@ -43,7 +43,8 @@ bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
   KernelUse use;
   uint32_t calls = LoadAcquire(&userfaultfd_calls_);  // pairs: EndUserfaultfd
   bool tracked = facility_ == Facility::kWriteProtect;
-  if (!ForEachKernelWord(f, context, &use, tracked)) return Fail("/proc cannot be read");
+  Pipes* list = LoadRelaxed(&filter_.no_pipes) ? nullptr : &pipes;
+  if (!ForEachKernelWord(f, context, &use, tracked, list)) return Fail("/proc cannot be read");
   io_uring_ = use.io_uring || roots_.has_io_uring();
   if (io_uring_) {
     return Fail("the program uses io_uring, which keeps pointers where nobody can see them");
@@ -53,6 +54,25 @@ bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
   seen_calls_ = calls;
   if (facility_ == Facility::kStopped || !ProgramUsesUserfaultfd()) return true;
   return FailTracking("the program uses userfaultfd itself");
+}
+
+// World stopped, after ReadKernel and before memory is read: see gc/pipes.cc.
+bool Cycle::ReadPipes(ChunkVisitor f, void* context, void (*word)(void* context, uint64_t word)) {
+  if (LoadRelaxed(&filter_.no_pipes)) return true;
+  PipeRead result = pipes.Read(storage_->buffer, f, context);
+  if (result == PipeRead::kStale) {
+    if (!ReadKernel(word, context)) return false;
+    result = pipes.Read(storage_->buffer, f, context);
+  }
+  return result == PipeRead::kDone || Fail("a pipe cannot be looked at");
+}
+
+bool Cycle::MarkPipes() {
+  auto bytes = [](void* marker, const void* data, Addr, size_t n) {
+    static_cast<Marker*>(marker)->ScanRootsBytewise(data, n);
+  };
+  auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
+  return ReadPipes(bytes, &marker(), word);
 }
 
 void Cycle::BeginUserfaultfd() {
@@ -76,6 +96,7 @@ void Cycle::Restrict(const FilterVerdict& verdict) {
   if (verdict.deadly) StoreRelaxed(&filter_.deadly, true);
   if (verdict.no_uffd) StoreRelaxed(&filter_.no_uffd, true);
   if (verdict.no_snapshot) StoreRelaxed(&filter_.no_snapshot, true);
+  if (verdict.no_pipes) StoreRelaxed(&filter_.no_pipes, true);
 }
 
 // No filter of system calls kills for what a cycle needs.
@@ -161,11 +182,11 @@ bool Cycle::StoppedMark() {
   ResetAllMarks();
   BlackenCursors();
   StoreRelaxed(&heap::gc_heap.black_bytes, uint64_t{0});
-  bool done = BuildRoots();
+  bool done = BuildRoots() && MarkKernel() && MarkPipes();
   if (done) {
     ScanStopped(true);
     stack_count_ = 0;
-    done = MarkRoots();
+    MarkRoots();
     marker().Flush();
     DrainTogether();
     done = done && (!pool_.failed() || Fail(pool_.reason()));

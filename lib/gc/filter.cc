@@ -34,7 +34,7 @@ namespace undergo::gc {
 
 namespace {
 
-enum class Use : uint8_t { kAlways, kUffd, kSnapshot };
+enum class Use : uint8_t { kAlways, kUffd, kSnapshot, kPipes };
 struct Call {
   int number;
   Use use;
@@ -88,6 +88,12 @@ constexpr Call kCalls[] = {
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_REGISTER}},
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_UNREGISTER}},
     {__NR_ioctl, Use::kUffd, {3, UFFDIO_WRITEPROTECT}},
+    {__NR_fcntl, Use::kPipes, {3, F_GETFL}},
+    {__NR_fcntl, Use::kPipes, {3, F_GETPIPE_SZ}},
+    {__NR_fcntl, Use::kPipes, {3, F_SETPIPE_SZ}},
+    {__NR_ioctl, Use::kPipes, {3, FIONREAD}},
+    {__NR_pipe2, Use::kPipes, {0, O_CLOEXEC | O_NONBLOCK}},
+    {__NR_tee, Use::kPipes, {3, 4}},
     {__NR_clone, Use::kSnapshot, {CLONE_FILES | CLONE_UNTRACED}},
     {__NR_wait4, Use::kSnapshot, {}},
     {__NR_kill, Use::kSnapshot, {}},
@@ -216,6 +222,16 @@ void TryCommon() {
   plat::SwapInUse();
 }
 
+void TryPipes() {
+  int ends[2] = {-1, -1}, bytes;
+  plat::Syscall(__NR_pipe2, &ends[0], O_CLOEXEC | O_NONBLOCK);
+  plat::Syscall(__NR_ioctl, ends[0], FIONREAD, &bytes);
+  plat::Syscall(__NR_fcntl, ends[1], F_GETFL);
+  plat::Syscall(__NR_fcntl, ends[1], F_SETPIPE_SZ,
+                plat::Syscall(__NR_fcntl, ends[0], F_GETPIPE_SZ));
+  plat::Syscall(__NR_tee, ends[0], ends[1], 1, 2);
+}
+
 void TryUffd() {
   long fd = plat::Syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
   struct uffdio_api api = {};
@@ -242,6 +258,7 @@ FilterVerdict JudgeFilter(const sock_filter* program, size_t length) {
     if (call.use == Use::kAlways) verdict.deadly = true;
     if (call.use == Use::kUffd) verdict.no_uffd = true;
     if (call.use == Use::kSnapshot) verdict.no_snapshot = true;
+    if (call.use == Use::kPipes) verdict.no_pipes = true;
   }
   return verdict;
 }
@@ -251,6 +268,7 @@ FilterVerdict TryOutFilter() {
   if (plat::Syscall(__NR_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER) return verdict;
   verdict.deadly = !Survives(TryCommon, &verdict.unknown);
   verdict.no_uffd = verdict.deadly || !Survives(TryUffd, &verdict.unknown);
+  verdict.no_pipes = verdict.deadly || !Survives(TryPipes, &verdict.unknown);
   return verdict;
 }
 

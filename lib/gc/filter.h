@@ -13,6 +13,7 @@ struct FilterVerdict {
   bool deadly = false;       // some that it cannot do without
   bool no_uffd = false;      // those of the facility userfaultfd
   bool no_snapshot = false;  // those of the facility snapshot
+  bool no_pipes = false;     // those that look into pipes
   bool unknown = false;      // could not be tried out now
 };
 

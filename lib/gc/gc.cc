@@ -338,6 +338,10 @@ bool Cycle::FinalStop(bool last, bool* again) {
   last_ = last;
   next_chunk_ = dirty_pages_ = give_up_ = lost_ = 0;
   if (!StopWorld()) return false;
+  if (!MarkPipes()) {
+    times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
+    return false;
+  }
   gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
   *again = give_up_ != 0;
@@ -425,6 +429,7 @@ void Cycle::CheckMark() {
   uint64_t before = counts().marked_objects;
   ScanStopped(true);
   step("stacks and registers", before);
+  MarkKernel();
   MarkRoots();
   step("roots", before);
   uint64_t wrong = facility_ == Facility::kWriteProtect ? clean_pages_.CountWrong(target_) : 0;
@@ -439,7 +444,8 @@ bool Cycle::TrackedMark(ThrottleHook throttle) {
   if (done) ResetAllMarks();
   done = done && FirstStop();
   throttle_ = throttle;
-  done = done && MarkRoots();
+  done = done && MarkKernel();
+  if (done) MarkRoots();
   throttle_ = nullptr;
   done = done && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
   SetFinishing(false);

@@ -65,6 +65,7 @@ struct Words {
   void (*f)(void* context, uint64_t word);
   void* context;
   bool want_direct_writes;
+  Pipes* pipes;  // null: they are not wanted
   KernelUse use;
 };
 
@@ -95,12 +96,16 @@ bool ReadTimers(const Words& words) {
   return !lines.failed() || lines.error() == -ENOENT;
 }
 
+int ToNumber(const char* digits) {
+  int n = 0;
+  for (; *digits != '\0'; ++digits) n = n * 10 + (*digits - '0');
+  return n;
+}
+
 // A file that is read without the page cache: the device writes to memory by itself.
 bool IsDirect(const char* number, const char* target) {
   if (target[0] != '/') return false;
-  long fd = 0;
-  for (; *number != '\0'; ++number) fd = fd * 10 + (*number - '0');
-  long flags = plat::Syscall(__NR_fcntl, fd, F_GETFL);
+  long flags = plat::Syscall(__NR_fcntl, ToNumber(number), F_GETFL);
   return plat::IsError(flags) ? flags != -EBADF : (flags & O_DIRECT) != 0;
 }
 
@@ -108,6 +113,9 @@ bool LookAtDescriptor(void* context, const char* number, const char* target) {
   auto* words = static_cast<Words*>(context);
   if (words->want_direct_writes && !words->use.direct_writes) {
     words->use.direct_writes = WritesDirectly(target) || IsDirect(number, target);
+  }
+  if (words->pipes != nullptr && StartsWith(target, "pipe:[")) {
+    words->pipes->Note(ToNumber(number), target);
   }
   if (StartsWith(target, "anon_inode:[io_uring]")) words->use.io_uring = true;
   if (StartsWith(target, "anon_inode:[userfaultfd]")) words->use.userfaultfds++;
@@ -134,9 +142,11 @@ bool WritesDirectly(const char* target) {
 }
 
 bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context, KernelUse* use,
-                       bool want_direct_writes) {
-  Words words = {f, context, want_direct_writes, {}};
+                       bool want_direct_writes, Pipes* list) {
+  Words words = {f, context, want_direct_writes, list, {}};
+  if (list != nullptr) list->Begin();
   bool ok = ForEachDescriptor(LookAtDescriptor, &words) && ReadTimers(words);
+  if (list != nullptr) list->Finish();
   if (use != nullptr) *use = words.use;
   return ok;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "gc/pipes.h"
 
 namespace undergo::gc {
 
@@ -21,11 +22,12 @@ bool WritesDirectly(const char* target);
 // Calls f for the data word of each epoll watch and for the sigval of each POSIX timer. False when
 // one of the lists cannot be read. `use`, if given, is filled in; its direct_writes if that is
 // wanted. The lists are not read in one moment: words that enter the kernel meanwhile may be missed
-// (gc/kernel_words.h notes them). Never seen: what is in pipes and sockets or in flight in an
-// io_uring, mq_notify, queued signals, and descriptors of threads with a descriptor table of their
-// own.
+// (gc/kernel_words.h notes them). Never seen: what is in sockets or in flight in an io_uring,
+// mq_notify, queued signals, and descriptors of threads with a descriptor table of their own. What
+// the list of pipes, if given, is for: gc/pipes.h.
 bool ForEachKernelWord(void (*f)(void* context, uint64_t word), void* context,
-                       KernelUse* use = nullptr, bool want_direct_writes = false);
+                       KernelUse* use = nullptr, bool want_direct_writes = false,
+                       Pipes* list = nullptr);
 
 // The process has an io_uring descriptor, or maps the rings of one: words may be in flight that
 // nobody can read. True as well when this cannot be found out.

@@ -107,10 +107,13 @@ void Cycle::DrainBetween() {
   while (pool_.HasWork() && !pool_.failed() && !marker().Drain(kRootQuantum)) throttle_();
 }
 
-// First what the kernel holds, as that tells who may write to memory unseen (ReadKernel).
-bool Cycle::MarkRoots() {
+// Before the roots, as that tells who may write to memory unseen (ReadKernel).
+bool Cycle::MarkKernel() {
   auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  if (!ReadKernel(word, &marker())) return false;
+  return ReadKernel(word, &marker());
+}
+
+void Cycle::MarkRoots() {
   for (uint32_t i = 0; i < stack_count_; ++i) {
     // A running stack: what is missed or stale is seen again in the final stop.
     CopyContext context = {&marker(), false};
@@ -124,7 +127,6 @@ bool Cycle::MarkRoots() {
   }
   MarkPinned();
   times_.globals_bytes = marker().counts().root_bytes;
-  return true;
 }
 
 // World stopped. The mappings as they are now: what is not tracked is read whole.
@@ -154,8 +156,7 @@ bool Cycle::RescanRoots() {
 // World stopped. What the kernel was given since the roots were read.
 bool Cycle::RescanKernel() {
   if (kernel_words.ForEach([this](uint64_t word) { marker().MarkWord(word); })) return true;
-  auto word = [](void* marker, uint64_t w) { static_cast<Marker*>(marker)->MarkWord(w); };
-  return ReadKernel(word, &marker());
+  return MarkKernel();
 }
 
 }  // namespace undergo::gc

@@ -22,7 +22,8 @@
 //
 // A copy does not freeze everything. Read in the stop, as words for the copy:
 //  * shared memory, and private views of it: it goes on changing;
-//  * what the kernel holds: timers belong to the process, and watches may be removed;
+//  * what the kernel holds: pipes are emptied by the parent, timers belong to the process, and
+//  watches may be removed;
 //  * memory that the program keeps from its children (MADV_DONTFORK, MADV_WIPEONFORK).
 // The copy compares the mappings: if some of the parent's are missing, the snapshot is given up.
 // A program with a userfaultfd of its own is not copied: the kernel may ask its handler, which is
@@ -279,7 +280,10 @@ bool Cycle::ReadLiveRoots() {
   live_words_.Clear();
   WordSink sink = {&live_words_, &target_, false, true};
   auto word = [](void* s, uint64_t w) { static_cast<WordSink*>(s)->Add(w); };
-  if (!ReadKernel(word, &sink)) return false;
+  auto bytes = [](void* s, const void* data, Addr, size_t n) {
+    static_cast<WordSink*>(s)->ScanBytes(data, n);
+  };
+  if (!ReadKernel(word, &sink) || !ReadPipes(bytes, &sink, word)) return false;
   bool read = true;
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];

@@ -15,6 +15,7 @@
 #include <sys/time.h>
 
 #include "base/fmt.h"
+#include "gc/pipes.h"
 #include "plat/clock.h"
 #include "posix/cancel_point.h"
 #include "sched/confine.h"
@@ -262,7 +263,9 @@ bool IsStreamType(int type) { return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) ==
 
 // Ends of a channel inside of this process.
 int MadePair(int result, const int ends[2], FdKind kind, bool blocks, bool stream = false) {
-  if (result != 0 || !sched::Configured()) return result;
+  if (result != 0) return result;
+  if (kind != FdKind::kSocket) gc::pipes.Made();
+  if (!sched::Configured()) return result;
   for (int i = 0; i < 2; ++i) Made(ends[i], kind, blocks, stream);
   sched::NetpollPair(ends[0], ends[1]);
   return result;

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "gc/pipes.h"
 #include "posix/kernel_words.h"
 #include "posix/posix.h"
 #include "posix/timer.h"
@@ -57,7 +58,8 @@ const void* WordOf(long number, const long args[6]) {
 }  // namespace
 
 long KeepingCall(long number, const long args[6]) {
-  return WithWord(WordOf(number, args), [=] {
+  bool makes_pipe = number == __NR_pipe || number == __NR_pipe2;
+  long result = WithWord(makes_pipe ? nullptr : WordOf(number, args), [=] {
     if (number == __NR_timer_create) {
       return TimerCreateCall(static_cast<clockid_t>(args[0]),
                              reinterpret_cast<const struct sigevent*>(args[1]),
@@ -65,6 +67,8 @@ long KeepingCall(long number, const long args[6]) {
     }
     return real::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   });
+  if (makes_pipe) gc::pipes.Made();
+  return result;
 }
 
 }  // namespace undergo::posix

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Words that system calls leave with the kernel.
+// Words that system calls leave with the kernel, and pipes, where others may be left.
 #pragma once
 
 #include <sys/syscall.h>
@@ -10,7 +10,8 @@ namespace undergo::posix {
 long KeepingCall(long number, const long args[6]);
 
 inline bool KeepsWord(long number) {
-  return number == __NR_epoll_ctl || number == __NR_timer_create;
+  return number == __NR_epoll_ctl || number == __NR_timer_create || number == __NR_pipe ||
+         number == __NR_pipe2;
 }
 
 }  // namespace undergo::posix
