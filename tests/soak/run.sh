@@ -101,7 +101,8 @@ run() { # PROGRAM; `under` is set
 # To wait for a collection at each refill takes too long for those that make a million objects.
 settings() { # PROGRAM MODE
   case $1 in
-    recall | compiler) echo "GOGC=5 UNDERGO=sched=off,tracking=$2" ;;
+    recall) echo "GOGC=off UNDERGO=sched=off,tracking=$2" ;; # it collects by itself
+    compiler) echo "GOGC=5 UNDERGO=sched=off,tracking=$2" ;;
     *) echo "UNDERGO=sched=off,stress=gc,tracking=$2" ;;
   esac
 }
