@@ -29,6 +29,7 @@
 #include "plat/real.h"
 #include "plat/syscall.h"
 #include "plat/thread.h"
+#include "plat/vm.h"
 #include "posix/cpu_clock.h"
 #include "posix/posix.h"
 #include "posix/signal.h"
@@ -277,9 +278,13 @@ int CreateTimer(clockid_t clock, struct sigevent* e, timer_t* timer) {
 
 long TimerCreateCall(clockid_t clock, const struct sigevent* e, int* id) {
   clock = KernelClockOf(clock);
-  if (!NamesThread(e)) return real::syscall(__NR_timer_create, clock, (long)e, (long)id, 0, 0, 0);
+  // Any address may come here, as to the kernel, which answers EFAULT.
+  struct sigevent copy;
+  bool readable = e != nullptr && plat::SafeRead(reinterpret_cast<Addr>(e), &copy, sizeof copy);
+  if (!readable || !NamesThread(&copy))
+    return real::syscall(__NR_timer_create, clock, (long)e, (long)id, 0, 0, 0);
   Request r;
-  int error = Translate(*e, &r);
+  int error = Translate(copy, &r);
   if (error == 0) {
     long result = plat::Syscall(__NR_timer_create, clock, &r.event, id);
     if (plat::IsError(result)) error = static_cast<int>(-result);
