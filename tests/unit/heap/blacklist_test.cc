@@ -7,6 +7,8 @@
 
 #include <vector>
 
+#include "heap/fastpath.h"
+#include "heap/malloc.h"
 #include "heap/slice_alloc.h"
 
 using namespace undergo::heap;
@@ -26,6 +28,9 @@ struct Slices {
 };
 
 }  // namespace
+
+// The list is made for a heap whose range is reserved, as it is from the first allocation on.
+TestSuite(blacklist, .init = [] { Free(Malloc(1)); });
 
 Test(blacklist, lasts_for_two_phases) {
   cr_expect(!list.any());
