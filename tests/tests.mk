@@ -84,6 +84,25 @@ endef
 $(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),\
   $(eval $(call tests_unit_rule,$(l)))))
 
+# The scheduler's own sources once more, with a hook at each atomic access: the simulation.
+TESTS_SIM := $(TESTS_UNIT_OUT)/sched_simulation
+TESTS_SIM_OUT := $(OUT)/tests/sim
+TESTS_SIM_LIB := sync/mutex $(addprefix sched/,schedule runq park sema handoff timer sysmon)
+TESTS_SIM_CXXFLAGS = -std=c++20 -g -O1 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -Iinclude \
+                     -DUNDERGO_SIMULATION -DUNDERGO_DEBUG \
+                     -fno-pie -fno-threadsafe-statics -include tests/sim/hooks.h
+TESTS_UNIT += $(TESTS_SIM)
+$(TESTS_SIM_OUT)/lib/%.o: lib/%.cc tests/sim/hooks.h tests/tests.mk
+	@mkdir -p $(@D)
+	$(CXX) $(TESTS_SIM_CXXFLAGS) -MMD -MP -c $< -o $@
+$(TESTS_SIM_OUT)/%.o: tests/sim/%.cc $(wildcard tests/sim/*.h) tests/tests.mk
+	@mkdir -p $(@D)
+	$(CXX) $(TESTS_SIM_CXXFLAGS) -MMD -MP -c $< -o $@
+$(TESTS_SIM): $(patsubst tests/sim/%.cc,$(TESTS_SIM_OUT)/%.o,$(wildcard tests/sim/*.cc)) \
+  $(TESTS_SIM_LIB:%=$(TESTS_SIM_OUT)/lib/%.o) $(OUT)/libplat.a $(OUT)/libbase.a
+	@mkdir -p $(@D)
+	$(CXX) -no-pie -pthread $^ -o $@ -lcriterion -ldl
+
 .PHONY: tests-build tests-programs tests-unit tests-quick tests-all tests-self tests-native
 tests-unit: $(TESTS_UNIT)
 tests-programs: $(TESTS_PROGRAMS) $(TESTS_PLUGINS) $(TESTS_BROKEN)

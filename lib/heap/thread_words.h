@@ -36,7 +36,12 @@ struct ThreadWords {
   void* ceilings;     // held mutexes that raise its priority; null: none
   int base_priority;  // what it has without them
 };
+#ifdef UNDERGO_SIMULATION  // tests/sim: several simulated threads in one kernel thread
+extern ThreadWords* running_words;
+#define thread_words running_words[0]
+#else
 extern UNDERGO_TLS ThreadWords thread_words;
+#endif
 
 // Called when `busy` falls to 0 while `stop_pending` is set. Set by world/ before it ever sets
 // that.

@@ -200,10 +200,12 @@ G* Steal(M* m, P* p) {
 
 G* PollNow(P* p) {
   NetpollFlush(false);
-  if (!NetpollActive() || LoadRelaxed(&sched.last_poll) == 0) return nullptr;
+  uint64_t polled = LoadRelaxed(&sched.last_poll);
+  if (!NetpollActive() || polled == 0) return nullptr;
   GQueue ready;
   Netpoll(&ready);
-  StoreRelaxed(&sched.last_poll, plat::NowNs());
+  // An M that went to wait there meanwhile has stored 0, which must stay.
+  CasAcqRel(&sched.last_poll, &polled, plat::NowNs());  // pairs: PollUntilNearest
   G* g = ready.Pop();
   RingPutAll(p, &ready);
   return g;
@@ -258,7 +260,8 @@ void PollUntilNearest(M* m, bool nap) {
     nearest = nearest == 0 ? end : Min(nearest, end);
   }
   if (nearest == 0 && !NetpollActive()) {
-    StoreRelease(&sched.last_poll, plat::NowNs());  // pairs: the exchange above
+    // Who made work meanwhile may believe that the M is there: it looks at all queues once more.
+    __atomic_store_n(&sched.last_poll, plat::NowNs(), __ATOMIC_SEQ_CST);  // pairs: WakeP
     return;
   }
   // From here on who adds an earlier deadline breaks the wait.
