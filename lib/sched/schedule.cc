@@ -80,15 +80,17 @@ void RingPutAll(P* p, GQueue* q) {
 
 // --- timers ---
 
-// The Gs whose deadline in the heap of `whose` is over go to p's ring.
+// The Gs whose deadline in the heap of `whose` is over go to p's ring. One of them is the caller's
+// to run or to wake an M for.
 bool RunTimers(P* whose, P* p) {
   uint64_t nearest = whose->timers.Nearest();
   if (nearest == 0 || nearest > plat::NowNs()) return false;
   GQueue ready;
   whose->timers.Run(plat::NowNs(), &ready);
-  bool any = ready.head != nullptr;
+  uint32_t n = ready.size;
   RingPutAll(p, &ready);
-  return any;
+  if (n > 1) WakeP();
+  return n != 0;
 }
 
 }  // namespace
@@ -111,7 +113,7 @@ G* NextLocal(M* m, P* p) {
   uint32_t searches = p->searches + 1;
   StoreRelaxed(&p->searches, searches);
   if (UNDERGO_UNLIKELY(searches % kGlobalEvery == 0)) {
-    RunTimers(p, p);
+    if (RunTimers(p, p)) WakeP();
     g = GlobalGet(p, 1);
     if (g != nullptr) return StoreRelaxed(&p->tick, p->tick + 1), g;
   }
@@ -207,7 +209,9 @@ G* PollNow(P* p) {
   // An M that went to wait there meanwhile has stored 0, which must stay.
   CasAcqRel(&sched.last_poll, &polled, plat::NowNs());  // pairs: PollUntilNearest
   G* g = ready.Pop();
+  bool more = ready.head != nullptr;
   RingPutAll(p, &ready);
+  if (more) WakeP();
   return g;
 }
 
@@ -259,7 +263,9 @@ void PollUntilNearest(M* m, bool nap) {
     uint64_t end = plat::NowNs() + kNap;
     nearest = nearest == 0 ? end : Min(nearest, end);
   }
-  if (nearest == 0 && !NetpollActive()) {
+  // Who hands a G to this M breaks the wait afterwards, if need be that of another M.
+  bool called = LoadAcquire(&m->guest) != nullptr;  // pairs: HandTo
+  if (called || (nearest == 0 && !NetpollActive())) {
     // Who made work meanwhile may believe that the M is there: it looks at all queues once more.
     __atomic_store_n(&sched.last_poll, plat::NowNs(), __ATOMIC_SEQ_CST);  // pairs: WakeP
     return;
@@ -284,6 +290,13 @@ void PollUntilNearest(M* m, bool nap) {
   }
 }
 
+// It wakes the next M when it has found work.
+void StartSpinning(M* m) {
+  if (m->spinning) return;
+  FetchAddAcqRel(&sched.spinning, 1u);  // pairs: WakeP
+  m->spinning = true;
+}
+
 // On g0, in the scheduler. Returns with a P; null: the M has to end.
 G* FindRunnable(M* m) {
   for (;;) {
@@ -297,6 +310,7 @@ G* FindRunnable(M* m) {
       if (m->dirty || m->ending) return nullptr;
       if (AnyWork() && (p = TakeIdleP()) != nullptr) {
         HoldP(m, p, kPSched);
+        StartSpinning(m);  // it may be all that came of several calls of WakeP
       } else {
         StopM(m);
       }
@@ -308,8 +322,7 @@ G* FindRunnable(M* m) {
     if (g != nullptr) return g;
     uint32_t busy = sched.procs - LoadRelaxed(&sched.idle_p_count);
     if (m->spinning || 2 * LoadRelaxed(&sched.spinning) < busy) {
-      if (!m->spinning) FetchAddAcqRel(&sched.spinning, 1u);  // pairs: WakeP
-      m->spinning = true;
+      StartSpinning(m);
       if ((g = Steal(m, p)) != nullptr) return g;
     }
     if (!GiveUpP(m, p)) continue;
@@ -324,10 +337,7 @@ G* FindRunnable(M* m) {
     }
     if (AnyWork() && (p = TakeIdleP()) != nullptr) {
       HoldP(m, p, kPSched);
-      if (was_spinning) {
-        FetchAddAcqRel(&sched.spinning, 1u);  // pairs: WakeP
-        m->spinning = true;
-      }
+      if (was_spinning) StartSpinning(m);
       continue;
     }
     PollUntilNearest(m, nap);

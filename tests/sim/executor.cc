@@ -27,7 +27,7 @@ namespace {
 
 constexpr uint32_t kThreads = 48;
 constexpr size_t kStack = 64 * kKiB;
-constexpr uint32_t kTraced = 50;
+constexpr uint32_t kTraced = 4096;  // at the most
 constexpr uint32_t kCheckEvery = 128;    // steps
 constexpr uint64_t kMostSteps = 3'000'000;
 
@@ -223,7 +223,8 @@ uint64_t Random() {
 __attribute__((noinline)) void Point(const char* what, const volatile void* at) {
   Thread* t = x.current;
   if (t == nullptr || x.instruction != 0) return;
-  if (t->traced && what[0] != 'p') {  // what spins fills no trace
+  bool idles = strcmp(what, "pause") == 0 || strcmp(what, "compute") == 0;
+  if (t->traced && !idles) {
     x.trace[x.traced++ % kTraced] = {x.now, static_cast<uint32_t>(t - x.threads), what, at,
                                   __builtin_return_address(0)};
   }
@@ -352,9 +353,12 @@ void PrintTrace() {
     if (t.state == State::kFutex) fprintf(stderr, " %p", static_cast<const void*>(t.futex));
     fprintf(stderr, t.until != 0 ? " until %lu\n" : "\n", t.until - kBeginning);
   }
-  fprintf(stderr, "the last %u steps, ns from the start: thread, access, address, code\n", kTraced);
-  for (uint64_t i = 0; i < kTraced; ++i) {
-    const Step& s = x.trace[(x.traced + i) % kTraced];
+  const char* wanted = getenv("SIM_TRACE");
+  uint64_t n = wanted != nullptr ? strtoull(wanted, nullptr, 10) : 50;
+  if (n > kTraced) n = kTraced;
+  fprintf(stderr, "the last %lu steps, ns from the start: thread, access, address, code\n", n);
+  for (uint64_t i = 0; i < n; ++i) {
+    const Step& s = x.trace[(x.traced + kTraced - n + i) % kTraced];
     if (s.what == nullptr) continue;
     fprintf(stderr, "%9lu T%-2u %-8s %14p ", s.now - kBeginning, s.thread, s.what, const_cast<void*>(s.at));
     fflush(stderr);

@@ -257,7 +257,7 @@ void Watch(uint32_t self) {
   uint32_t* mail = &PairOf(self).mail[self % 2];
   // Longer than work may wait while a P is idle; for a while otherwise.
   uint64_t patience = sched::sched.procs > 1 && Random(32) == 0 ? 40'000 : Random(300);
-  while (LoadAcquire(mail) == 0) {
+  while (*mail == 0) {
     Compute(4);
     patience > 0 ? static_cast<void>(--patience) : SleepFor(Random(3000) + 1);
   }

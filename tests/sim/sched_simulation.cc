@@ -4,7 +4,7 @@
 // programs (programs.cc), and checks at all times (machine.cc).
 //
 // SIM_SEEDS=N runs so many seeds instead of a few thousand; SIM_SEED=N runs this one, the same each
-// time. One that fails prints the last 50 steps.
+// time. One that fails prints the last 50 steps, or SIM_TRACE=N.
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdio.h>
