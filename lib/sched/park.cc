@@ -92,8 +92,10 @@ Wake Waiter::WaitInScheduler(P* p, uint64_t deadline, bool interruptible) {
   }
   Schedule(g);
   g->why = WaitReason::kNone;
-  if (timed && g->timer.index != 0) g->timer.p->timers.Remove(g);
   auto why = static_cast<Wake>(LoadRelaxed(&g->wake));
+  // Also when it is out already: who took it out may be about to end the wait, and must not end the
+  // next one.
+  if (timed && why != Wake::kTimeout) g->timer.p->timers.Remove(g);
   if (why == Wake::kReady) g->words->waiter = nullptr;
   LeaveSched(g);
   return why;
