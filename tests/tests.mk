@@ -87,11 +87,12 @@ $(foreach l,$(TESTS_LAYERS),$(if $(wildcard tests/unit/$(l)/*_test.cc),\
 # The scheduler's own sources once more, with a hook at each atomic access: the simulation.
 TESTS_SIM := $(TESTS_UNIT_OUT)/sched_simulation
 TESTS_SIM_OUT := $(OUT)/tests/sim
-TESTS_SIM_LIB := sync/mutex $(addprefix sched/,schedule runq park sema handoff timer sysmon)
+TESTS_SIM_LIB := sync/mutex $(addprefix sched/,schedule idle guest runq park sema handoff timer sysmon)
 TESTS_SIM_CXXFLAGS = -std=c++20 -g -O1 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -Iinclude \
                      -DUNDERGO_SIMULATION -DUNDERGO_DEBUG \
                      -fno-pie -fno-threadsafe-statics -include tests/sim/hooks.h
-TESTS_UNIT += $(TESTS_SIM)
+# It has its own flags: once is enough.
+TESTS_UNIT += $(if $(filter release,$(MODE)),$(TESTS_SIM))
 $(TESTS_SIM_OUT)/lib/%.o: lib/%.cc tests/sim/hooks.h tests/tests.mk
 	@mkdir -p $(@D)
 	$(CXX) $(TESTS_SIM_CXXFLAGS) -MMD -MP -c $< -o $@

@@ -27,8 +27,8 @@ namespace {
 
 constexpr uint32_t kThreads = 48;
 constexpr size_t kStack = 64 * kKiB;
-constexpr uint32_t kTraced = 4096;  // at the most
-constexpr uint32_t kCheckEvery = 128;    // steps
+constexpr uint32_t kTraced = 4096;     // at the most
+constexpr uint32_t kCheckEvery = 128;  // steps
 constexpr uint64_t kMostSteps = 3'000'000;
 
 constexpr uint64_t kBeginning = 1'000'000'000;  // ns
@@ -226,7 +226,7 @@ __attribute__((noinline)) void Point(const char* what, const volatile void* at) 
   bool idles = strcmp(what, "pause") == 0 || strcmp(what, "compute") == 0;
   if (t->traced && !idles) {
     x.trace[x.traced++ % kTraced] = {x.now, static_cast<uint32_t>(t - x.threads), what, at,
-                                  __builtin_return_address(0)};
+                                     __builtin_return_address(0)};
   }
   x.now += x.tick;
   t->cpu_ns += x.tick;
@@ -360,13 +360,15 @@ void PrintTrace() {
   for (uint64_t i = 0; i < n; ++i) {
     const Step& s = x.trace[(x.traced + kTraced - n + i) % kTraced];
     if (s.what == nullptr) continue;
-    fprintf(stderr, "%9lu T%-2u %-8s %14p ", s.now - kBeginning, s.thread, s.what, const_cast<void*>(s.at));
+    fprintf(stderr, "%9lu T%-2u %-8s %14p ", s.now - kBeginning, s.thread, s.what,
+            const_cast<void*>(s.at));
     fflush(stderr);
     char command[200];
-    snprintf(command, sizeof command,
-             "addr2line -Cfipse /proc/%d/exe %lx 2>&1 | grep -v -e hooks.h -e atomic.h | head -n 1 | "
-             "sed 's/^ (inlined by) //; s/(.*) at/ at/' 1>&2",
-             getpid(), reinterpret_cast<Addr>(s.pc) - 1);
+    snprintf(
+        command, sizeof command,
+        "addr2line -Cfipse /proc/%d/exe %lx 2>&1 | grep -v -e hooks.h -e atomic.h | head -n 1 | "
+        "sed 's/^ (inlined by) //; s/(.*) at/ at/' 1>&2",
+        getpid(), reinterpret_cast<Addr>(s.pc) - 1);
     if (system(command) != 0) return;
   }
 }

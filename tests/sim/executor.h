@@ -36,7 +36,7 @@ struct Thread {
   bool timed_out;   // how the last sleep ended
   uint64_t frozen;  // ns; gets no CPU before that
   uint64_t cpu_ns;
-  sched::M* m;     // null: not an M
+  sched::M* m;  // null: not an M
   bool traced;
   bool preempted;  // somebody asked for that, and it was not heard yet
   BufferedStore stores[kBuffered];
@@ -63,7 +63,7 @@ void PrintTrace();
 // --- for simulated threads ---
 
 Thread* Running();
-long Index(const Thread* t);  // as in the trace
+long Index(const Thread* t);          // as in the trace
 Thread* ThreadOf(const sched::M* m);  // null: none
 uint64_t Now();
 uint64_t Random();
