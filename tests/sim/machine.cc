@@ -17,6 +17,7 @@
 #include "sched/quiesce.h"
 #include "sched/sysmon.h"
 #include "sched/trace.h"
+#include "sched/trim.h"
 #include "world/blocked_call.h"
 #include "world/world.h"
 
@@ -351,6 +352,7 @@ using namespace undergo::sim;
 constinit uint32_t active_page[kOsPageSize / sizeof(uint32_t)] = {};
 constinit M first_m = {};
 constinit bool preempt_by_signal = true;
+constinit bool preempt_always = false;
 constinit uint32_t accounting = 0;
 
 bool NewM() { return MakeM(); }
@@ -421,6 +423,9 @@ void TraceIfDue(uint64_t) {}
 void AdaptProcs(uint64_t) {}
 void BeginRetiring() {}
 bool MayRetire() { return false; }
+void TrimStacks(uint64_t) {}
+bool StacksTrimmedSince(uint64_t) { return true; }
+void AwaitTrimmed(G*) {}
 bool Retire(uint64_t now) { return machine.alive == 0 && now > machine.ended + kSettle; }
 
 }  // namespace undergo::sched

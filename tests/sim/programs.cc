@@ -79,7 +79,7 @@ void Compute(uint64_t steps) {
     if (!t->preempted || Current() == nullptr) continue;
     t = Running();
     t->preempted = false;
-    Yield(true);
+    Yield(Yielding::kBehindAll);
     CheckPlace();
   }
 }
@@ -294,7 +294,7 @@ void Disturb() {
 void YieldAndCheck() {
   G* g = Current();
   bool wished = g != nullptr && LoadRelaxed(&g->wishes) != nullptr;
-  Yield(Random(4) == 0);
+  Yield(Random(4) == 0 ? Yielding::kBehindAll : Yielding::kBehindNeighbours);
   if (wished && LoadRelaxed(&g->wishes) != nullptr) Fail("a wish was not heard");
 }
 
