@@ -239,7 +239,7 @@ __attribute__((noinline)) void Point(const char* what, const volatile void* at) 
   uint64_t r = Random();
   if (r % x.drain == 0) DrainOne();
   bool freeze = x.freeze_every != 0 && (r >> 20) % x.freeze_every == 0;
-  if (freeze) t->frozen = x.now + (r >> 40) % 100'000;
+  if (freeze) t->frozen = x.now + (r >> 40) % 30'000;
   if (freeze || (r >> 10) % x.stay == 0) SwitchTo(Pick());
 }
 

@@ -46,7 +46,7 @@ using sched::Waiter;
 constexpr uint32_t kMostMs = 30;
 constexpr uint32_t kMostPs = 4;
 constexpr size_t kStack = 64 * kKiB;
-constexpr uint64_t kLate = 1'500'000;     // ns that work may wait while a P is idle
+constexpr uint64_t kLate = 500'000;     // ns that work may wait while a P is idle
 constexpr uint64_t kStuck = 400'000'000;  // ns without progress of the programs
 constexpr uint64_t kSettle = 5'000'000;   // ns until all Ms sleep after the last G
 

@@ -256,7 +256,7 @@ void Receive(uint32_t self) {
 void Watch(uint32_t self) {
   uint32_t* mail = &PairOf(self).mail[self % 2];
   // Longer than work may wait while a P is idle; for a while otherwise.
-  uint64_t patience = sched::sched.procs > 1 && Random(32) == 0 ? 40'000 : Random(300);
+  uint64_t patience = sched::sched.procs > 1 && Random(8) == 0 ? 5000 : Random(300);
   while (*mail == 0) {
     Compute(4);
     patience > 0 ? static_cast<void>(--patience) : SleepFor(Random(3000) + 1);
@@ -301,7 +301,7 @@ void YieldAndCheck() {
 void DoSomething() {
   switch (Random(13)) {
     case 0:
-    case 1: Compute(Random(300)); break;
+    case 1: Compute(Random(Random(16) == 0 ? 15'000 : 300)); break;
     case 2:
     case 3: YieldAndCheck(); break;
     case 4: SleepFor(1 + Random(100'000)); break;
