@@ -85,6 +85,8 @@ add_summary() { # LABEL FILE STATUS
 
 run_unit() { # BUILD
   local bin log p f line status
+  # Seeds of tests/sim.
+  [ "$pace" = quick ] || export SIM_SEEDS="${SIM_SEEDS:-15000}"
   for bin in "$1"/tests/unit/*; do
     if [ ! -f "$bin" ] || [ ! -x "$bin" ]; then continue; fi
     # shellcheck disable=SC2254

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "plat/context.h"
+#include "sched/confine.h"
 #include "sched/cpu_time.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
@@ -46,7 +47,7 @@ using sched::Waiter;
 constexpr uint32_t kMostMs = 30;
 constexpr uint32_t kMostPs = 4;
 constexpr size_t kStack = 64 * kKiB;
-constexpr uint64_t kLate = 500'000;     // ns that work may wait while a P is idle
+constexpr uint64_t kLate = 700'000;       // ns that work may wait while a P is idle; a nap and some
 constexpr uint64_t kStuck = 400'000'000;  // ns without progress of the programs
 constexpr uint64_t kSettle = 5'000'000;   // ns until all Ms sleep after the last G
 
@@ -423,6 +424,8 @@ void TraceIfDue(uint64_t) {}
 void AdaptProcs(uint64_t) {}
 void BeginRetiring() {}
 bool MayRetire() { return false; }
+constinit uint32_t confinement = 0;
+bool MakeConfinedMs() { return false; }
 void TrimStacks(uint64_t) {}
 bool StacksTrimmedSince(uint64_t) { return true; }
 void AwaitTrimmed(G*) {}
