@@ -86,7 +86,7 @@ add_summary() { # LABEL FILE STATUS
 run_unit() { # BUILD
   local bin log p f line status
   # Seeds of tests/sim.
-  [ "$pace" = quick ] || export SIM_SEEDS="${SIM_SEEDS:-15000}"
+  [ "$pace" = quick ] || export SIM_SEEDS="${SIM_SEEDS:-10000}"
   for bin in "$1"/tests/unit/*; do
     if [ ! -f "$bin" ] || [ ! -x "$bin" ]; then continue; fi
     # shellcheck disable=SC2254
