@@ -406,6 +406,7 @@ void Netpoll(GQueue* ready) {
   NetpollDeliver(events, ready);
 }
 void NetpollFlush(bool) {}
+void NetpollVerify(uint64_t, bool) {}
 void NetpollBreak() {
   Point("break", nullptr);
   Flush();
