@@ -30,6 +30,7 @@ struct Wishes {
   cpu_set_t cpus;
   bool has_policy, has_nice;
   int policy, priority, nice;
+  bool taken;  // the G is about to fulfil them
 };
 constinit sync::Mutex wishes_lock;  // of all G::wishes; in a BusyScope
 
@@ -60,6 +61,7 @@ void ChangeWishes(G* g, F change) {
   sync::MutexLock hold(wishes_lock);
   auto* old = static_cast<Wishes*>(g->wishes);
   *fresh = old != nullptr ? *old : Wishes{};
+  fresh->taken = false;
   change(fresh);
   StoreRelease(&g->wishes, static_cast<void*>(fresh));  // pairs: LeaveSched
   if (old != nullptr) heap::Free(old);
@@ -78,23 +80,37 @@ void Remind(G* g) {
   if (g->state == sched::GState::kRunning && g->m != nullptr) sched::Preempt(g->m);
 }
 
-// On the G's own thread, at the end of a section of the scheduler.
-void FulfilWishes(G* g) {
-  Wishes w;
-  bool any = WishesOf(g, &w);
-  {
-    heap::BusyScope busy;
-    sync::MutexLock hold(wishes_lock);
-    if (g->wishes != nullptr) heap::Free(g->wishes);
-    g->wishes = nullptr;
-  }
-  if (!any) return;
+// Those that nobody fulfils yet.
+Wishes* TakeWishes(G* g, Wishes* out) {
+  heap::BusyScope busy;
+  sync::MutexLock hold(wishes_lock);
+  auto* mine = static_cast<Wishes*>(g->wishes);
+  if (mine == nullptr || mine->taken) return nullptr;
+  mine->taken = true;
+  *out = *mine;
+  return mine;
+}
+
+void Fulfil(const Wishes& w) {
   KeepKernelThread();
   if (w.cpus_size != 0) plat::Syscall(__NR_sched_setaffinity, 0, w.cpus_size, &w.cpus);
   struct sched_param p = {};
   p.sched_priority = w.priority;
   if (w.has_policy) plat::Syscall(__NR_sched_setscheduler, 0, w.policy, &p);
   if (w.has_nice) plat::Syscall(__NR_setpriority, PRIO_PROCESS, 0, w.nice);
+}
+
+// On the G's own thread, at the end of a section of the scheduler. They show until they are so.
+void FulfilWishes(G* g) {
+  Wishes w;
+  while (Wishes* mine = TakeWishes(g, &w)) {
+    Fulfil(w);
+    heap::BusyScope busy;
+    sync::MutexLock hold(wishes_lock);
+    if (g->wishes != mine || !mine->taken) continue;  // more came meanwhile
+    heap::Free(mine);
+    g->wishes = nullptr;
+  }
 }
 
 // --- CPUs ---
