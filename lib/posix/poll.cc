@@ -56,6 +56,16 @@ class Room {
   char* memory_;
 };
 
+// A look that does not wait: the kernel gives EINTR when a signal came meanwhile, even one of ours.
+template <typename... A>
+long LookNow(long number, A... args) {
+  long r;
+  do {
+    r = plat::Syscall(number, args...);
+  } while (r == -EINTR);
+  return r;
+}
+
 uint64_t DeadlineIn(int ms) {
   return ms < 0 ? sched::kNever : plat::NowNs() + static_cast<uint64_t>(ms) * 1'000'000;
 }
@@ -114,7 +124,7 @@ Polled PollParked(struct pollfd* set, nfds_t n, uint64_t deadline) {
   while (answer.result == 0 && answer.end == WaitEnd::kReady) {
     answer.end = WaitForAny(&room, n, deadline);
     if (answer.end == WaitEnd::kEintr || answer.end == WaitEnd::kCannot) break;
-    long r = plat::Syscall(__NR_poll, room.fds, n, 0);
+    long r = LookNow(__NR_poll, room.fds, n, 0);
     answer.result = r > 0 ? static_cast<int>(r) : 0;
   }
   for (nfds_t i = 0; i < n; ++i) {
@@ -179,9 +189,9 @@ struct Sets {
 long SelectNow(int n, fd_set* const s[3], Sets* sets) {
   sets->Load(n, s);
   struct timeval zero = {};
-  return plat::Syscall(__NR_select, n, s[0] != nullptr ? sets->words[0] : nullptr,
-                       s[1] != nullptr ? sets->words[1] : nullptr,
-                       s[2] != nullptr ? sets->words[2] : nullptr, &zero);
+  return LookNow(__NR_select, n, s[0] != nullptr ? sets->words[0] : nullptr,
+                 s[1] != nullptr ? sets->words[1] : nullptr,
+                 s[2] != nullptr ? sets->words[2] : nullptr, &zero);
 }
 
 void SetRest(struct timeval* t, uint64_t deadline) {
@@ -227,7 +237,7 @@ int Select(int n, fd_set* const s[3], struct timeval* t, uint64_t deadline) {
 int Poll(struct pollfd* fds, nfds_t n, bool now, uint64_t deadline) {
   pthread_testcancel();
   if (n != 0 || now) {
-    long r = plat::Syscall(__NR_poll, fds, n, 0);
+    long r = LookNow(__NR_poll, fds, n, 0);
     if (r != 0 || now) return static_cast<int>(Result(r));
   }
   Polled answer = PollParked(fds, n, deadline);
@@ -240,7 +250,7 @@ int Poll(struct pollfd* fds, nfds_t n, bool now, uint64_t deadline) {
 
 int EpollWait(int fd, struct epoll_event* events, int n, bool at_once, uint64_t deadline) {
   pthread_testcancel();
-  long r = plat::Syscall(__NR_epoll_wait, fd, events, n, 0);
+  long r = LookNow(__NR_epoll_wait, fd, events, n, 0);
   if (r != 0 || at_once) return static_cast<int>(Result(r));
   int now = fd;
   WaitEnd end;
@@ -248,7 +258,7 @@ int EpollWait(int fd, struct epoll_event* events, int n, bool at_once, uint64_t 
     end = WaitForFd(&now, EPOLLIN, deadline, Restart::kNever);
     if (end == WaitEnd::kEintr) r = -EINTR;
     if (end == WaitEnd::kCannot) break;
-    if (end != WaitEnd::kEintr) r = plat::Syscall(__NR_epoll_wait, now, events, n, 0);
+    if (end != WaitEnd::kEintr) r = LookNow(__NR_epoll_wait, now, events, n, 0);
   } while (r == 0 && end == WaitEnd::kReady);
   sched::NetpollEndUse(fd, now);
   if (end == WaitEnd::kCannot) return plain::epoll_wait(fd, events, n, MsUntil(deadline));

@@ -8,6 +8,7 @@
 #include "sched/handoff.h"
 
 #include "base/assert.h"
+#include "sched/preempt.h"
 #include "sched/sched.h"
 
 namespace undergo::sched {
@@ -45,6 +46,9 @@ G* EnterCall() {
   }
   g->state = GState::kSyscall;
   g->words->g = nullptr;  // nobody waits or schedules inside of the call
+  if (UNDERGO_UNLIKELY(m->p == nullptr || LoadRelaxed(&m->preempting) == kAsked)) {
+    AwaitPreemption(m);
+  }
   return g;
 }
 

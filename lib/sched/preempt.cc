@@ -96,6 +96,13 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
   return true;
 }
 
+// Asked for another kernel thread: a blocking call that we see has begun.
+bool InCall(const M* m) {
+  const P* p = m->p;
+  return (p != nullptr && LoadAcquire(&p->status) == PStatus(m->id, kPSyscall)) ||
+         m->cur->state == GState::kSyscall;  // pairs: EnterCall
+}
+
 // In a handler: the running kernel thread's own block when it runs a G.
 Addr OwnBlock() {
   G* g = Self();
@@ -120,7 +127,19 @@ void PreparePreemption() {
 bool Preempt(M* m) {
   if (!preempt_by_signal) return false;
   StoreRelaxed(&m->preempting, uint32_t{kAsked});
-  return !plat::IsError(world::SendStopSignal(m->tid, m));
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: AwaitPreemption
+  // A signal in a blocking call of the program would end it early.
+  if (!InCall(m) && !plat::IsError(world::SendStopSignal(m->tid, m))) return true;
+  StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
+  return false;
+}
+
+void AwaitPreemption(M* m) {
+  constexpr int kTries = 100'000;           // the program may have blocked it by a raw system call
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Preempt
+  for (int i = 0; i < kTries && LoadRelaxed(&m->preempting) == kAsked; ++i) {
+    CpuRelax();  // no system call: a filter of the program's may forbid it
+  }
 }
 
 }  // namespace undergo::sched

@@ -22,7 +22,9 @@ extern constinit bool preempt_always;
 
 // Once, when the scheduler starts.
 void PreparePreemption();
-// Asks the M to let others run. sysmon. False when it cannot be asked.
+// Asks the M to let others run. Any thread. False when it cannot be asked.
 bool Preempt(M* m);
+// A blocking call is about to begin on the running M: the signal that is under way comes first.
+void AwaitPreemption(M* m);
 
 }  // namespace undergo::sched
