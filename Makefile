@@ -123,12 +123,14 @@ compat: all
 	@test -x $(COMPAT)/run || { echo 'undergo: no corpus at $(COMPAT); COMPAT=DIR names it' >&2; exit 2; }
 	$(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so $(COMPAT_ARGS)
 
-# The same with many collections, and with what was found dead overwritten: any touch is a loss.
+# The same with many collections, with what was found dead overwritten (any touch is a loss), and
+# with each other way of noticing writes. hidden-pointers fails under poison in the part that packs
+# pointers at odd addresses, which count for none (README.md, The collector).
 compat-gc: all
 	@test -x $(COMPAT)/run || { echo 'undergo: no corpus at $(COMPAT); COMPAT=DIR names it' >&2; exit 2; }
-	failed=0; for gc in on poison; do \
+	failed=0; for set in gc=on gc=poison tracking=snapshot tracking=stop; do \
 	  $(COMPAT)/run --install --so $(abspath $(BUILD))/libundergo.so --env GOGC=20 \
-	    --env UNDERGO=gc=$$gc,sched=off $(COMPAT_ARGS) || failed=1; \
+	    --env UNDERGO=$$set,sched=off $(COMPAT_ARGS) || failed=1; \
 	done; exit $$failed
 
 # The Open POSIX Test Suite against its native verdicts, about nine minutes; scripts/posix.sh.

@@ -30,7 +30,8 @@ struct Slices {
 }  // namespace
 
 // The list is made for a heap whose range is reserved, as it is from the first allocation on.
-TestSuite(blacklist, .init = [] { Free(Malloc(1)); });
+TestSuite(
+    blacklist, .init = [] { Free(Malloc(1)); });
 
 Test(blacklist, lasts_for_two_phases) {
   cr_expect(!list.any());
