@@ -364,6 +364,8 @@ bool Preempt(M* m) {
   t->preempted = true;
   return true;
 }
+// No call of a simulated program ends early.
+void AwaitPreemption(M*) {}
 
 uint64_t ThreadCpuClock(int tid) {
   for (M* m = S().all_ms; m != nullptr; m = m->all_next) {
