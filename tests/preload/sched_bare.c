@@ -152,6 +152,7 @@ static void Full(const char* name) {
   for (int i = 0; i < kWaiters; i++) CHECK_EQ(pipe(ends[i]), 0);
   struct rlimit few = {0, 0};
   CHECK_EQ(getrlimit(RLIMIT_NOFILE, &few), 0);
+  rlim_t before = few.rlim_cur;
   few.rlim_cur = (rlim_t)ends[kWaiters - 1][1] + 1;
   CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
   entered = done = 0;
@@ -162,6 +163,8 @@ static void Full(const char* name) {
   CHECK_EQ(done, 0);
   for (int i = 0; i < kWaiters; i += 2) close(ends[i][1]);
   for (int i = 0; i < kWaiters; i += 2) Join(t[i]);
+  few.rlim_cur = before;
+  CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
 }
 
 int main(int argc, char** argv) {
