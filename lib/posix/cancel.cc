@@ -50,6 +50,7 @@ void OnCancelSignal(int sig, siginfo_t* info, void* context) {
   heap::ThreadWords& w = heap::thread_words;
   if (w.in_sched != 0 || w.waiter != nullptr || w.busy != 0) {
     StoreRelaxed(&w.deferred, 1u);
+    if (w.waiter != nullptr) static_cast<sched::Waiter*>(w.waiter)->Disturb();
     return;
   }
   CheckCancel(g);

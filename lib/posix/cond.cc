@@ -11,9 +11,10 @@
 // the queue of the mutex, and unlocking wakes it. A thread that was moved has had its signal, also
 // when its deadline or a handler comes before the mutex.
 //
-// Threads without a G wait in libc's function, so that they are cancelled as usual; it counts them
-// in the object, and who signals looks there, too. (libc's functions then wait for the mutex, where
-// only the kernel sees them: ExpectWaitersInLibc.)
+// Threads without a G sleep in the same queue, on a futex of their own, where libc may cancel them
+// as usual. Libc's wait is not for them: it releases the mutex inside of libc, which sees no
+// sleeper of ours. What processes share is left to libc; if only the condition is shared, mutexes
+// are waited for in the kernel from then on (ExpectWaitersInLibc).
 //
 // A handler that runs during the wait ends it: the program sees a spurious wake-up, which is
 // allowed, and no signal is lost to a thread that is busy in its handler.
@@ -41,16 +42,38 @@ unsigned RefsOf(const pthread_cond_t* c) { return LoadRelaxed(&c->__data.__wrefs
 bool WaitersInLibc(const pthread_cond_t* c) { return RefsOf(c) >= kOneWaiter; }
 
 // Whether the wait is ours. Else libc does it.
-bool IsOurs(const pthread_cond_t* c, const pthread_mutex_t* m) {
-  if (!sched::Active()) return false;
-  int kind = MutexKindOf(m);
-  if ((RefsOf(c) & kSharedCond) == 0 && !IsSharedMutex(kind)) {
-    // Libc's wait would ask the kernel for an inheriting mutex.
-    bool plain = (kind & (kRobust | kInherit | kProtect)) == 0;
-    if (sched::Current() != nullptr || !plain) return true;
-  }
-  if (!IsSharedMutex(kind)) ExpectWaitersInLibc();
+bool IsOurs(const pthread_cond_t* c, pthread_mutex_t* m) {
+  if (!sched::Active() || IsSharedMutex(MutexKindOf(m))) return false;
+  if ((RefsOf(c) & kSharedCond) == 0) return true;
+  ExpectWaitersInLibc(m);
   return false;
+}
+
+// A wait whose thread is cancelled.
+struct Unwound {
+  Sleeper* sleeper;
+  pthread_cond_t* cond;
+  pthread_mutex_t* mutex;
+};
+
+// The mutex is the caller's again; a signal goes to somebody else.
+void OnUnwinding(void* context) {
+  auto* u = static_cast<Unwound*>(context);
+  bool woken = sched::Abandon(u->sleeper);
+  bool moved = u->sleeper->key != u->cond;
+  LockAfterWait(u->mutex, woken && moved, *u->sleeper);
+  if (woken || moved) posix::pthread_cond_signal(u->cond);
+}
+
+// For a thread without a G.
+UNDERGO_COLD Wake SleepInKernel(Visit* v, const Unwound& u, uint64_t deadline) {
+  Unwound context = u;
+  struct _pthread_cleanup_buffer cleanup;
+  _pthread_cleanup_push(&cleanup, OnUnwinding, &context);
+  u.sleeper->AllowCancel();
+  Wake why = v->Sleep(u.sleeper, deadline, true);
+  _pthread_cleanup_pop(&cleanup, 0);
+  return why;
 }
 
 int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
@@ -69,7 +92,8 @@ int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
     Visit v(c);
     v.Queue(&s);
     UnlockForWait(m, &v);
-    why = v.Sleep(&s, deadline, true);
+    bool parks = UNDERGO_LIKELY(s.g() != nullptr);
+    why = parks ? v.Sleep(&s, deadline, true) : SleepInKernel(&v, {&s, c, m}, deadline);
   }
   bool moved = s.key != c;
   if (UNDERGO_UNLIKELY(why == Wake::kInterrupted)) AttendToInterrupt();

@@ -51,7 +51,7 @@ constexpr uint32_t kCeilingMask = 0xFFF80000;
 constexpr uint64_t kStarving = 1'000'000;     // ns of losing
 constexpr uint32_t kSpins = 4, kPauses = 30;  // as Go's
 
-// 1: threads may wait inside of libc for mutexes that are not shared.
+// 1: libc may release mutexes that are not shared, and wait for them (ExpectWaitersInLibc).
 constinit uint32_t waiters_in_libc = 0;  // atomic
 
 uint32_t* WordOf(pthread_mutex_t* m) { return reinterpret_cast<uint32_t*>(&m->__data.__lock); }
@@ -109,6 +109,18 @@ struct Start {
 // Woken out of the queue of a word: who sleeps behind must not be forgotten.
 bool TakesMarked(const Sleeper& s) { return s.more || LoadRelaxed(&waiters_in_libc) != 0; }
 
+// The word is `marked`. As long as it is that, an unlocker that wakes, libc too, or a handler.
+void WaitInKernel(uint32_t* word, uint32_t marked, uint64_t deadline) {
+  uint64_t now = deadline == sched::kNever ? 0 : plat::NowNs();
+  sched::G* g = sched::EnterCall();
+  if (deadline == sched::kNever) {
+    plat::FutexWait(word, marked);
+  } else if (now < deadline) {
+    plat::FutexWaitFor(word, marked, deadline - now);
+  }
+  sched::ExitCall(g);
+}
+
 // 0, ETIMEDOUT or EINVAL; *before is what the word was.
 UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32_t* before,
                              Start start) {
@@ -123,14 +135,21 @@ UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32
   for (;;) {
     if (woken && TryWord(word, k, marked, before)) return 0;
     Visit v(word);
-    uint32_t w = LoadRelaxed(word);
+    uint32_t w = LoadRelaxed(word), wanted;
     for (;;) {
       *before = w;
       bool free = k.IsFree(w);
-      uint32_t wanted = free ? k.Taken(w, k.tid, marked || !v.Empty()) : k.Mark(w);
+      wanted = free ? k.Taken(w, k.tid, marked || !v.Empty()) : k.Mark(w);
       if (w != wanted && !CasAcqRel(word, &w, wanted)) continue;  // pairs: Release
       if (free) return 0;
       break;
+    }
+    if (UNDERGO_UNLIKELY(LoadRelaxed(&waiters_in_libc) != 0)) {
+      v.Leave();
+      WaitInKernel(word, wanted, deadline);
+      if (deadline != sched::kNever && plat::NowNs() >= deadline) return ETIMEDOUT;
+      woken = marked = true;
+      continue;
     }
     s.detail = k.tid;
     if (woken) {
@@ -346,7 +365,12 @@ KernelId::~KernelId() {
   if (field_ != nullptr) *field_ = shown_;
 }
 
-void ExpectWaitersInLibc() { StoreRelaxed(&waiters_in_libc, 1u); }
+void ExpectWaitersInLibc(pthread_mutex_t* m) {
+  StoreRelaxed(&waiters_in_libc, 1u);
+  if (!sched::MaySleep(WordOf(m))) return;
+  Visit v(WordOf(m));
+  v.WakeAll();
+}
 
 void UnlockForWait(pthread_mutex_t* m, sched::Visit* v) {
   int kind = MutexKindOf(m);

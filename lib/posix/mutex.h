@@ -70,8 +70,8 @@ class KernelId {
   int shown_ = 0;
 };
 
-// A thread of libc's own kind may be waiting for a mutex inside of libc from now on, where we do
-// not see it.
-void ExpectWaitersInLibc();
+// The caller holds m, which is not shared, and lets libc release it in a wait for a condition that
+// is. From now on threads wait for mutexes in the kernel, where libc finds them.
+void ExpectWaitersInLibc(pthread_mutex_t* m);
 
 }  // namespace undergo::posix

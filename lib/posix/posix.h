@@ -35,6 +35,9 @@ int __sigsuspend(const sigset_t* mask);
 int __xpg_sigpause(int sig);
 int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv, void (*init)(),
                       void (*fini)(), void (*rtld_fini)(), void* stack_end);
+void _pthread_cleanup_push(struct _pthread_cleanup_buffer* buffer, void (*routine)(void*),
+                           void* arg);
+void _pthread_cleanup_pop(struct _pthread_cleanup_buffer* buffer, int execute);
 void __longjmp_chk(struct __jmp_buf_tag to[1], int value) noexcept __attribute__((noreturn));
 pid_t __wait(int* status);
 pid_t __waitpid(pid_t pid, int* status, int options);

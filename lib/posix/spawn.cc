@@ -15,13 +15,6 @@
 #include "sched/fork.h"
 #include "sched/handoff.h"
 
-// libc's, for code without exceptions; declared by none of its headers any more.
-extern "C" {
-void _pthread_cleanup_push(struct _pthread_cleanup_buffer* buffer, void (*routine)(void*),
-                           void* arg);
-void _pthread_cleanup_pop(struct _pthread_cleanup_buffer* buffer, int execute);
-}
-
 namespace undergo::posix {
 
 using sched::G;

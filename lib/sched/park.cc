@@ -3,12 +3,15 @@
 #include "sched/park.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "base/assert.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
 #include "sched/sched.h"
+#include "world/blocked_call.h"
 #include "world/record.h"
+#include "world/world.h"
 
 namespace undergo::sched {
 
@@ -16,16 +19,28 @@ namespace {
 
 constexpr auto kArmed = static_cast<uint32_t>(Wake::kArmed);
 
+// Counts as stopped meanwhile. `span` 0: no limit.
+UNDERGO_NOINLINE long SleepOn(const uint32_t* word, uint64_t span, bool cancellable) {
+  __builtin_unwind_init();  // the program's registers onto the stack, for the collector
+  bool published = world::publishing;
+  if (published) world::EnterBlocked();
+  int type;
+  if (cancellable) pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+  long result = span == 0 ? plat::FutexWait(word, kArmed) : plat::FutexWaitFor(word, kArmed, span);
+  if (cancellable) pthread_setcanceltype(type, nullptr);
+  if (published) world::LeaveBlocked();
+  return result;
+}
+
 // A thread without a G, in the kernel. A handler that ran is an interruption.
-Wake WaitInKernel(uint32_t* word, uint64_t deadline, bool interruptible) {
+Wake WaitInKernel(uint32_t* word, uint64_t deadline, bool interruptible, bool cancellable) {
   for (;;) {
     uint32_t now = LoadAcquire(word);  // pairs: Waiter::End
     if (now != kArmed) return static_cast<Wake>(now);
     uint64_t time = deadline == kNever ? 0 : plat::NowNs();
     if (deadline == kNever || time < deadline) {
-      bool handled = deadline == kNever
-                         ? plat::FutexWait(word, kArmed) == -EINTR
-                         : plat::FutexWaitFor(word, kArmed, deadline - time) == -EINTR;
+      uint64_t span = deadline == kNever ? 0 : deadline - time;
+      bool handled = SleepOn(word, span, cancellable) == -EINTR;
       if (!handled || !interruptible) continue;
       uint32_t armed = kArmed;
       if (CasAcqRel(word, &armed, static_cast<uint32_t>(Wake::kInterrupted))) {  // pairs: End
@@ -63,7 +78,7 @@ Wake Waiter::Wait(uint64_t deadline, bool interruptible) {
   // A handler may have forked since g_ was read; then nobody will run anything else.
   if (g_ == nullptr || UNDERGO_UNLIKELY(g_->m == nullptr)) {
     if (LoadRelaxed(&heap::thread_words.deferred) != 0) Disturb();
-    Wake why = WaitInKernel(word(), deadline, interruptible);
+    Wake why = WaitInKernel(word(), deadline, interruptible, cancellable_);
     if (why == Wake::kReady) EndHold();
     return why;
   }
@@ -116,6 +131,12 @@ bool Waiter::Disarm() {
   }
   EndHold();
   return true;
+}
+
+bool Waiter::Abandon() {
+  world::LeaveBlocked();
+  uint32_t armed = kArmed;
+  return !CasAcqRel(word(), &armed, static_cast<uint32_t>(Wake::kNone));  // pairs: End
 }
 
 bool Waiter::Claim(Wake why, GQueue* ready) {

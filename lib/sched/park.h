@@ -38,6 +38,12 @@ class Waiter {
     if (UNDERGO_UNLIKELY(heap::thread_words.waiter == this)) EndHold();
   }
 
+  // A thread without a G may be cancelled in Wait(), as in a cancellation point of libc's: it is
+  // unwound from there, and Abandon() must follow then.
+  void AllowCancel() { cancellable_ = true; }
+  // True when somebody has ended the wait. No handler of the program has run yet.
+  bool Abandon();
+
   // From here on End() ends the wait. After it, Wait() or Disarm() must follow.
   void Arm();
   // Sleeps until End(), the deadline (monotonic nanoseconds; kNever) or, if `interruptible`, until
@@ -78,6 +84,7 @@ class Waiter {
   WaitReason why_;
   uint32_t own_ = 0;  // atomic futex, for threads without a G
   bool interruptible_ = false;
+  bool cancellable_ = false;
 };
 
 // Ends interruptible waits of the thread until Calm: something wants its attention.

@@ -219,6 +219,13 @@ void Visit::Leave() {
   world::SetSignalMask(mask_);
 }
 
+bool Abandon(Sleeper* s) {
+  bool woken = s->waiter.Abandon();
+  SleepQueues::Withdraw(s);
+  EndHold();
+  return woken;
+}
+
 bool MaySleep(const void* key) {
   return LoadAcquire(&BucketOf(key)->keys) != nullptr;  // pairs: Put
 }

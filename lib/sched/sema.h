@@ -29,6 +29,10 @@ class Sleeper {
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
 
+  G* g() const { return waiter.g(); }  // null: a thread without
+  // For threads without a G, see Waiter. Abandon() must follow an unwinding.
+  void AllowCancel() { waiter.AllowCancel(); }
+
   const void* key;      // atomic; changes with both queues locked
   uint64_t detail = 1;  // the waiter's, before it waits; what it means is the object's business
   const void* then = nullptr;  // the same: what it wants when woken; a condition's mutex
@@ -38,6 +42,7 @@ class Sleeper {
  private:
   friend class Visit;
   friend class SleepQueues;
+  friend bool Abandon(Sleeper* s);
   Waiter waiter;
   bool queued = false;      // the rest: lock of the bucket
   Sleeper* next = nullptr;  // ring of those with this key
@@ -114,6 +119,10 @@ class Visit {
   bool inside_ = true;
   bool locked_ = false;
 };
+
+// The calling thread was unwound out of its sleep: it leaves its queue. True when somebody had
+// woken it already.
+bool Abandon(Sleeper* s);
 
 // False: nobody sleeps there. A hint as far as the caller is not ordered behind the sleepers.
 bool MaySleep(const void* key);
