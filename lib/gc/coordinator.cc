@@ -24,8 +24,10 @@ namespace {
 
 constexpr uint64_t kIdleExitNs = 5'000'000'000;  // without a request
 constexpr uint64_t kIdleTickNs = 100'000'000;    // between looks at the page heap meanwhile
-constexpr uint64_t kSweepStopNs = 10'000'000;    // gcstoptheworld=2: for the answers
-constexpr uint32_t kSitesPerCycle = 5;           // in leak reports
+constexpr uint64_t kRetryNs = 1'000'000'000;     // after a cycle that was given up; doubles
+constexpr uint32_t kMaxRetryShift = 6;
+constexpr uint64_t kSweepStopNs = 10'000'000;  // gcstoptheworld=2: for the answers
+constexpr uint32_t kSitesPerCycle = 5;         // in leak reports
 
 using heap::LiveBytes;
 
@@ -203,9 +205,10 @@ void AfterFailure() {
   collector.stats.abandoned_cycles++;
   if (collector.config.trace) Say("cycle abandoned: ", collector.cycle.reason());
   if (collector.cycle.hopeless()) return LatchOff(collector.cycle.reason());
-  // The next attempt after a good part more, each time a larger one.
+  // The next attempt after a good part more, each time a larger one, or by the clock.
   uint64_t live = LiveBytes();
   StoreRelaxed(&collector.trigger, live + Max(live / 8, (4 * kMiB) << Min(collector.failures, 6)));
+  collector.retry_ns = plat::NowNs() + (kRetryNs << Min(collector.failures, kMaxRetryShift));
   collector.failures++;
 }
 
@@ -232,6 +235,7 @@ void RunCycle(uint32_t why) {
   uint64_t condemned = LoadRelaxed(&heap::sweep_counts.condemned_objects);
   if (done) {
     collector.failures = 0;
+    collector.retry_ns = 0;
     // Marked by assists: the flip counted the coordinator's own only.
     FetchAddRelaxed(&heap::gc_heap.live_bytes, collector.assist_marked);
     EndCycle(live, goal);
@@ -263,6 +267,13 @@ void RunCycle(uint32_t why) {
   FetchAddAcqRel(&collector.finished, 1u);  // pairs: Collect
   plat::FutexWake(&collector.finished, INT32_MAX);
   OnBlack();
+}
+
+// A cycle that was given up is done later, also if the program does not ask again.
+bool RetryIsDue() {
+  if (collector.retry_ns == 0 || plat::NowNs() < collector.retry_ns) return false;
+  collector.retry_ns = 0;
+  return collector.config.percent >= 0 || collector.config.memory_limit != INT64_MAX;
 }
 
 // Free memory goes back although the program may not call the heap for a while.
@@ -305,7 +316,12 @@ void CoordinatorMain(void*) {
       idle_since = plat::NowNs();
       continue;
     }
-    if (LoadRelaxed(&collector.on) == 0 || plat::NowNs() - idle_since > kIdleExitNs) {
+    if (LoadRelaxed(&collector.on) != 0 && RetryIsDue()) {
+      FetchOrAcqRel(&collector.requests, uint32_t{kHeap});  // pairs: the exchange above
+      continue;
+    }
+    bool idle = collector.retry_ns == 0 && plat::NowNs() - idle_since > kIdleExitNs;
+    if (LoadRelaxed(&collector.on) == 0 || idle) {
       collector.cycle.StopGang();
       StoreRelease(&collector.running, 0u);  // pairs: RequestCycle
       uint32_t none = 0;

@@ -208,13 +208,14 @@ class Cycle {
   uint32_t run_count_ = 0;
 
   // Of the final stop, shared by the gang.
-  uint64_t stop_began_ = 0;   // ns
-  uint32_t next_chunk_ = 0;   // atomic
-  uint32_t dirty_pages_ = 0;  // atomic
-  uint32_t give_up_ = 0;      // atomic; took too long, or tracking failed
-  uint32_t lost_ = 0;         // atomic; tracking failed
-  uint32_t working_ = 0;      // atomic; workers that drain
-  bool last_ = false;         // takes what it takes
+  uint64_t stop_began_ = 0;     // ns
+  uint64_t work_deadline_ = 0;  // of the running stop, ns
+  uint32_t next_chunk_ = 0;     // atomic
+  uint32_t dirty_pages_ = 0;    // atomic
+  uint32_t give_up_ = 0;        // atomic; took too long, or tracking failed
+  uint32_t lost_ = 0;           // atomic; tracking failed
+  uint32_t working_ = 0;        // atomic; workers that drain
+  bool last_ = false;           // takes what it takes
 };
 
 }  // namespace undergo::gc

@@ -58,7 +58,9 @@ constinit Pauses pauses;
 namespace {
 
 constexpr uint64_t kStopWaitNs = 10'000'000;  // for the answers of all threads
-constexpr uint32_t kStopTries = 6;         // on a machine with too much to do the first often fail
+constexpr uint32_t kStopTries = 6;  // on a machine with too much to do the first often fail
+constexpr uint64_t kPatienceNs = 40'000'000;  // of those that wait for a CPU; doubled at each try
+constexpr uint32_t kMaxPatienceShift = 3;
 constexpr uint64_t kStopWorkNs = 300'000;  // in stop 2, before it is taken back
 constexpr uint64_t kBreakNs = 200'000;     // between two slices of work
 constexpr uint32_t kMaxRetries = 20;
@@ -234,10 +236,10 @@ bool Cycle::SlicedRescan() {
   }
   for (uint32_t i = 0; i < run_count_;) {
     if (!StopWorld()) return false;
-    while (i < run_count_ && plat::NowNs() - stop_began_ < kStopWorkNs) {
+    while (i < run_count_ && plat::NowNs() < work_deadline_) {
       marker().ScanPages(storage_->runs[i].from, storage_->runs[i].to);
       ++i;
-      while (!marker().Drain(kQuantum) && plat::NowNs() - stop_began_ < kStopWorkNs) {
+      while (!marker().Drain(kQuantum) && plat::NowNs() < work_deadline_) {
       }
     }
     times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
@@ -261,14 +263,17 @@ void Cycle::Flip() {
 bool Cycle::StopWorld() {
   for (uint32_t i = 0; i < kStopTries; ++i) {
     stop_began_ = plat::NowNs();
-    bool stopped = world::StopTheWorld(kStopWaitNs) == world::StopResult::kStopped;
-    uint64_t took = plat::NowNs() - stop_began_;
+    uint64_t patience = kPatienceNs << Min(i, kMaxPatienceShift);
+    bool stopped = world::StopTheWorld(kStopWaitNs, patience) == world::StopResult::kStopped;
+    uint64_t now = plat::NowNs(), took = now - stop_began_;
     pauses.stopping.Add(took);
+    // However long it took to stop: what is given back after that begins with another such stop.
+    work_deadline_ = Max(stop_began_ + kStopWorkNs, now + kStopWorkNs / 2);
     if (stopped) return true;
     // Most threads stood still until it was given up.
     pauses.total.Add(took);
     times_.stopped_ns += took;
-    plat::NapNs(kStopWaitNs << i);
+    if (i + 1 < kStopTries) plat::NapNs(kStopWaitNs << i);
   }
   return Fail("a thread did not stop");
 }
@@ -293,7 +298,7 @@ void Cycle::FinalJob(uint32_t worker) {
     MarkPinned();
     if (!read || !RescanRoots() || !RescanKernel()) StoreRelaxed(&lost_, 1u);
   }
-  auto late = [this] { return !last_ && plat::NowNs() - stop_began_ > kStopWorkNs; };
+  auto late = [this] { return !last_ && plat::NowNs() > work_deadline_; };
   struct Context {
     Cycle* cycle;
     Marker* marker;
@@ -346,7 +351,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
   *again = give_up_ != 0;
   while (done && !*again && !marker().Drain(kQuantum)) {
-    *again = !last && plat::NowNs() - stop_began_ > kStopWorkNs;
+    *again = !last && plat::NowNs() > work_deadline_;
   }
   done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.

@@ -46,6 +46,7 @@ struct alignas(64) Record {
   StoppedBy by;        // of the running stop; records_lock
   bool send_failed;    // records_lock; the signal is to be sent again
   bool borrows_block;  // the thread runs on the thread block of another; written by its handler
+  uint64_t ran_ns;     // records_lock; CPU time when it was first late with this signal; 0: was not
   uint32_t seen;       // number of the enumeration that found it; records_lock
   heap::ThreadWords* words;  // its own, null when it is not known to have any. Written by itself
 

@@ -19,7 +19,9 @@
 // changes nothing. When all have answered, the number of threads that the kernel counts must be
 // the number of records; else the list is read, and again until nothing changes: only then nobody
 // is left who could make a thread. A thread that does not answer in time (signal blocked by a raw
-// system call, uninterruptible sleep) makes the stop fail: everybody runs again.
+// system call, uninterruptible sleep) makes the stop fail: everybody runs again. On a machine with
+// too much to do that would often be for nothing: a thread that is runnable but gets no CPU
+// executes nothing meanwhile, and stops when it gets one.
 //
 // Waiting: a few microseconds of spinning, because threads on other CPUs answer within that time,
 // then a futex, because those on this CPU need it.
@@ -58,6 +60,7 @@ constexpr int kCountBits = 20;
 constexpr uint32_t kCountMask = (1u << kCountBits) - 1;
 constexpr uint64_t kFirstLookNs = 200'000;  // how late an answer is before /proc is asked about it
 constexpr uint64_t kLastLookNs = 5'000'000;
+constexpr uint64_t kPatienceStepNs = 5'000'000;  // between looks at those who wait for a CPU
 constexpr int kSpins = 100;
 constexpr int kMaxWorkers = 256;
 
@@ -107,7 +110,10 @@ void Request(Record* r) {
   r->by = StoppedBy::kItself;
   FetchAddRelaxed(&pending, 1u);
   StoreRelease(&r->state, stop_number << kNumberShift | kRequested);  // pairs: OnStopSignal
-  if (ExchangeAcqRel(&r->signalled, 1u) == 0) Send(r);                // pairs: OnStopSignal
+  if (ExchangeAcqRel(&r->signalled, 1u) == 0) {                       // pairs: OnStopSignal
+    r->ran_ns = 0;
+    Send(r);
+  }
 }
 
 // Looks after those who have not answered for a while.
@@ -135,7 +141,25 @@ void LookAfterLate() {
 
 uint32_t Missing() { return LoadAcquire(&pending) & kCountMask; }  // pairs: AnswerStop
 
-bool AwaitAnswers(uint64_t deadline) {
+// How long a stop may take.
+struct Deadline {
+  uint64_t at;    // CLOCK_MONOTONIC in ns
+  uint64_t last;  // while those who are missing wait for a CPU
+};
+
+// The time is over. Threads that wait for a CPU stop as soon as they get one, and stopping again
+// later would only meet others that wait: so they get more time, up to the last.
+bool Extend(Deadline* d, uint64_t now) {
+  if (now >= d->last) return false;
+  for (Record* r = first_record; r != nullptr; r = r->next) {
+    if (ModeOf(LoadAcquire(&r->state)) == kRequested && !WaitsForCpu(r))
+      return false;  // pairs: AnswerStop
+  }
+  d->at = Min(now + kPatienceStepNs, d->last);
+  return true;
+}
+
+bool AwaitAnswers(Deadline* d) {
   for (int i = 0; i < kSpins; ++i) {
     if (Missing() == 0) return true;
     CpuRelax();
@@ -145,8 +169,8 @@ bool AwaitAnswers(uint64_t deadline) {
     uint32_t seen = LoadAcquire(&pending);  // pairs: AnswerStop
     if ((seen & kCountMask) == 0) return true;
     uint64_t now = NowNs();
-    if (now >= deadline) return false;
-    uint64_t wait = Min(look, deadline - now);
+    if (now >= d->at && !Extend(d, now)) return false;
+    uint64_t wait = Min(look, Max(d->at, now + 1) - now);
     struct timespec t = {0, static_cast<long>(wait)};
     long e = plat::Syscall(__NR_futex, &pending, 128 /* WAIT | PRIVATE */, seen, &t);
     if (e != -ETIMEDOUT) continue;
@@ -162,12 +186,12 @@ long Expected() {
   return counted ? n : n + 1;
 }
 
-bool AwaitAll(uint64_t deadline) {
-  while (AwaitAnswers(deadline)) {
+bool AwaitAll(Deadline* d) {
+  while (AwaitAnswers(d)) {
     long count = TaskCount();
     if (count < 0) return false;
     if (count == Expected()) return true;
-    if (NowNs() >= deadline || !ListTasks(Request)) return false;
+    if (NowNs() >= d->at || !ListTasks(Request)) return false;
     if (Missing() == 0 && TaskCount() != Expected()) plat::Syscall(__NR_sched_yield);
   }
   return false;
@@ -273,13 +297,13 @@ void StopHere() {
   SetSignalMask(before);
 }
 
-StopResult StopTheWorld(uint64_t budget_ns) {
+StopResult StopTheWorld(uint64_t budget_ns, uint64_t patience_ns) {
   UNDERGO_CHECK(tracking);
   uint64_t start = NowNs();
-  uint64_t deadline = start + budget_ns;
+  Deadline deadline = {start + budget_ns, start + patience_ns};
   if (WhoseMemory() == Whose::kCopy) AfterForkInChild();
   if (ForeignLives()) return StopResult::kGaveUp;
-  if (!LockRecords(deadline)) return StopResult::kGaveUp;
+  if (!LockRecords(deadline.at)) return StopResult::kGaveUp;
   stopper_tid = static_cast<int>(plat::Syscall(__NR_gettid));
   if (EnsureHandler()) {
     // Signals that are still under way were swallowed.
@@ -293,7 +317,7 @@ StopResult StopTheWorld(uint64_t budget_ns) {
   if (all) {
     for (Record* r = first_record; r != nullptr; r = r->next) Request(r);
     FetchAddRelaxed(&pending, ~0u);
-    all = AwaitAll(deadline);
+    all = AwaitAll(&deadline);
   }
   last_stop_ns = NowNs() - start;
   if (!all) {

@@ -43,6 +43,9 @@ bool ListTasks(void (*found)(Record* r));
 enum class Fate : uint8_t { kAlive, kGone, kNoUserCode };
 // What became of a thread that does not answer.
 Fate FateOf(const Record* r);
+// The thread is late because it waits for a CPU: it is runnable, and got next to no CPU time since
+// it was first late with the signal that it has.
+bool WaitsForCpu(Record* r);
 // Whether /proc/self/task names a thread as a worker of the kernel, or as ended.
 bool HasNoUserCode(int tid);
 

@@ -97,25 +97,57 @@ bool ListTasks(void (*found)(Record* r)) {
   return true;
 }
 
-bool HasNoUserCode(int tid) {
-  char text[512];
-  Fmt path(text, sizeof text);
-  path.Str(kTasks).Char('/').Dec(static_cast<uint64_t>(tid)).Str("/stat");
+namespace {
+
+constexpr size_t kTextSize = 512;
+
+// A file of the thread, at most kTextSize - 1 bytes. Returns their number, 0 when it cannot be
+// read.
+size_t ReadTaskFile(int tid, const char* name, char* text) {
+  Fmt path(text, kTextSize);
+  path.Str(kTasks).Char('/').Dec(static_cast<uint64_t>(tid)).Char('/').Str(name);
   long fd = plat::Syscall(__NR_openat, AT_FDCWD, path.text(), O_RDONLY | O_CLOEXEC, 0);
-  if (plat::IsError(fd)) return false;
-  long n = plat::Syscall(__NR_read, fd, &text[0], sizeof text - 1);
+  if (plat::IsError(fd)) return 0;
+  long n = plat::Syscall(__NR_read, fd, text, kTextSize - 1);
   plat::Syscall(__NR_close, fd);
-  if (n <= 0) return false;
-  text[n] = '\0';
-  // "tid (name) state ppid pgrp session tty tpgid flags ...": the name may hold anything.
-  const char* name = text;
-  while (*name != '(' && *name != '\0') ++name;
+  text[n > 0 ? n : 0] = '\0';
+  return n > 0 ? static_cast<size_t>(n) : 0;
+}
+
+// "tid (name) state ppid pgrp session tty tpgid flags ...": the name may hold anything. Where the
+// state is, and where the name begins; null when the text is no such line.
+const char* FindState(const char* text, size_t n, const char** name) {
+  *name = text;
+  while (**name != '(' && **name != '\0') ++*name;
   const char* at = text + n;
-  while (at > name && *at != ')') --at;
-  if (at == name || at[1] != ' ') return false;
-  char state = at[2];
+  while (at > *name && *at != ')') --at;
+  return at == *name || at[1] != ' ' ? nullptr : at + 2;
+}
+
+}  // namespace
+
+bool WaitsForCpu(Record* r) {
+  constexpr uint64_t kNextToNothingNs = 1'000'000;
+  char text[kTextSize];
+  const char* name;
+  const char* at = FindState(text, ReadTaskFile(r->tid, "stat", text), &name);
+  if (at == nullptr || *at != 'R') return false;
+  // Nanoseconds on a CPU come first. Kernels without the file cannot tell who runs.
+  if (ReadTaskFile(r->tid, "schedstat", text) == 0) return false;
+  uint64_t ran = 0;
+  for (at = text; *at >= '0' && *at <= '9'; ++at) ran = ran * 10 + static_cast<uint64_t>(*at - '0');
+  ++ran;  // 0 means not known
+  if (r->ran_ns == 0) r->ran_ns = ran;
+  return ran - r->ran_ns < kNextToNothingNs;
+}
+
+bool HasNoUserCode(int tid) {
+  char text[kTextSize];
+  const char* name;
+  const char* at = FindState(text, ReadTaskFile(tid, "stat", text), &name);
+  if (at == nullptr) return false;
+  char state = *at;
   if (state == 'Z' || state == 'X') return true;
-  at += 2;
   for (int field = 0; field < 6 && *at != '\0'; ++at) field += *at == ' ';
   auto flags = static_cast<unsigned>(ParseTid(at));
   constexpr unsigned kIoWorker = 0x10, kUserWorker = 0x4000;

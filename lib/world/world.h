@@ -36,8 +36,9 @@ enum class StopResult : uint8_t {
   kGaveUp,  // somebody did not stop in time, or /proc cannot be read; everybody runs again
 };
 
-// Stops all threads except the caller and the threads of the library itself.
-StopResult StopTheWorld(uint64_t budget_ns);
+// Stops all threads except the caller and the threads of the library itself, within the budget; if
+// by then the missing threads only wait for a CPU, which others use, within `patience_ns`.
+StopResult StopTheWorld(uint64_t budget_ns, uint64_t patience_ns = 0);
 void StartTheWorld();
 // World stopped: visit(context, thread) for each stopped thread.
 void ForEachStopped(void (*visit)(void* context, const StoppedThread& t), void* context);
