@@ -103,6 +103,7 @@ int pthread_barrier_wait(pthread_barrier_t* barrier) {
   auto* b = reinterpret_cast<Barrier*>(barrier);
   if (UNDERGO_LIKELY(sched::Active() && b->shared == 0)) return WaitAt(b);
   if (real::pthread_barrier_wait == nullptr) real::Resolve();
+  sched::SharedWait shared;
   sched::G* g = sched::EnterCall();
   int result = real::pthread_barrier_wait(barrier);
   sched::ExitCall(g);

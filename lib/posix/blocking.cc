@@ -55,8 +55,13 @@ constexpr bool Lasts(Row row) {
     case k_sigsuspend:
     case k___sigsuspend:
     case k_sem_wait:
+    case k_sem_timedwait:
+    case k_sem_clockwait:
     case k_pthread_cond_wait:
+    case k_pthread_cond_timedwait:
+    case k_pthread_cond_clockwait:
     case k_cnd_wait:
+    case k_cnd_timedwait:
     case k_wait:
     case k___wait:
     case k_msgrcv:

@@ -107,6 +107,7 @@ int WaitOn(pthread_cond_t* c, pthread_mutex_t* m, Until until) {
 template <auto* kPlain, typename... A>
 int WaitInLibc(pthread_cond_t* c, pthread_mutex_t* m, A... args) {
   KernelId id(sched::Active() && IsSharedMutex(MutexKindOf(m)) ? MutexKindOf(m) : 0);
+  sched::SharedWait shared;
   return kPlain(c, m, args...);
 }
 

@@ -289,6 +289,7 @@ UNDERGO_COLD int LockShared(pthread_mutex_t* m, int kind, F lock) {
   // Libc's trylock keeps a robust mutex locked that it calls not recoverable.
   if ((kind & kRobust) == 0) error = real::pthread_mutex_trylock(m);
   if (error != EBUSY) return error;
+  sched::SharedWait shared;
   sched::G* g = sched::EnterCall();
   error = lock();
   sched::ExitCall(g);

@@ -131,6 +131,7 @@ void UnlockRead(pthread_rwlock_t* l) {
 // Libc's function, for a lock that processes share.
 template <typename F>
 UNDERGO_COLD int InLibc(F lock) {
+  sched::SharedWait shared;
   sched::G* g = sched::EnterCall();
   int error = lock();
   sched::ExitCall(g);

@@ -111,6 +111,7 @@ UNDERGO_COLD bool PostToWaiter(Semaphore* s) {
 
 int sem_wait(sem_t* s) {
   if (UNDERGO_LIKELY(IsOurs(s) && sched::Current() != nullptr)) return Wait(s, {});
+  sched::SharedWait shared;
   return plain::sem_wait(s);
 }
 
@@ -118,6 +119,7 @@ int sem_timedwait(sem_t* s, const struct timespec* t) {
   if (UNDERGO_LIKELY(IsOurs(s) && sched::Current() != nullptr)) {
     return Wait(s, {CLOCK_REALTIME, t});
   }
+  sched::SharedWait shared;
   return plain::sem_timedwait(s, t);
 }
 
@@ -127,6 +129,7 @@ int sem_clockwait(sem_t* s, clockid_t clock, const struct timespec* t) {
     errno = EINVAL;
     return -1;
   }
+  sched::SharedWait shared;
   return plain::sem_clockwait(s, clock, t);
 }
 

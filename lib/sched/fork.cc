@@ -134,7 +134,12 @@ G* ForgetAncestor() {
   sched.sysmon_wake = sched.sysmon_deep = 0;
   for (uint32_t i = 0; i < sched.ps_made; ++i) ResetP(sched.ps[i]);
   sched.sysmon_runs = sched.sysmon_quit = 0;
-  for (M* m = sched.all_ms; m != nullptr; m = m->all_next) m->tid = 0, m->watches = false;
+  sched.shared_waits = sched.spare_ms = 0;
+  for (M* m = sched.all_ms; m != nullptr; m = m->all_next) {
+    m->tid = 0;
+    m->watches = false;
+    if (m != &first_m) ++sched.spare_ms;
+  }
   DropSlots(heir != nullptr ? heir : ended);
   if (heir != &main_g) {
     main_g.fs = 0;

@@ -105,6 +105,9 @@ void ExitHeldCall(G* g) {
   ExitCall(g);
 }
 
+SharedWait::SharedWait() { FetchAddRelaxed(&sched.shared_waits, 1u); }
+SharedWait::~SharedWait() { FetchAddRelaxed(&sched.shared_waits, ~0u); }
+
 void Pin() {
   G* g = Current();
   if (g == nullptr) return;

@@ -30,6 +30,16 @@ G* EnterLongCall();
 G* EnterHeldCall();
 void ExitHeldCall(G* g);
 
+// Around a wait for an object that other processes share, which only the kernel knows how to end:
+// its M does not count against the limit of Ms.
+class SharedWait {
+ public:
+  SharedWait();
+  ~SharedWait();
+  SharedWait(const SharedWait&) = delete;
+  SharedWait& operator=(const SharedWait&) = delete;
+};
+
 // From now on the running G keeps its kernel thread for itself and needs no P: what libc and the
 // kernel keep for each kernel thread is its own. For good. The fallback for everything that
 // a user-level thread cannot honour.

@@ -26,7 +26,10 @@ void TakeAnyway(P* p) {
     uint32_t status = LoadAcquire(&p->status);  // pairs: LeaveSched
     M* m = p->m;
     bool free = (status & 3) == kPRunning || (status & 3) == kPSyscall;
-    if (free && m != nullptr && (status & 3) == kPRunning) StoreRelaxed(&m->lost, 1u);
+    if (free && m != nullptr && (status & 3) == kPRunning) {
+      StoreRelaxed(&m->lost, 1u);
+      sched.any_lost = true;
+    }
     if (free && CasAcqRel(&p->status, &status, PStatus(0, kPSched))) break;  // pairs: EnterSched
     plat::NapNs(20'000);
   }

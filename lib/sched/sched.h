@@ -20,10 +20,13 @@ struct Sched {
   uint32_t spinning;      // atomic: Ms that look for work to steal
   uint32_t wanted_ms;     // atomic: Ms that sysmon should make
   uint32_t m_count;       // atomic: Ms that exist
+  uint32_t spare_ms;      // atomic: Ms that ended, in the list of all
+  uint32_t shared_waits;  // atomic: Ms in waits for what processes share
   uint32_t next_m_id;     // atomic
   uint32_t procs;         // number of Ps in use; sysmon changes it (procs.cc)
   uint32_t ps_made;       // Ps that were ever in use; grows only
   M* all_ms;              // atomic head; grows only
+  bool any_lost;          // M::lost of one may be 1; sysmon
   uint64_t last_poll;     // atomic; monotonic ns of the last look at the descriptors, 0: one M
                           // waits in the poller right now
   uint64_t poll_until;    // atomic; when that M will come back, monotonic ns

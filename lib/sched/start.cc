@@ -91,12 +91,14 @@ void LinkM(M* m) {
 constexpr int kReused = -1;
 
 M* SpareM() {
+  if (LoadRelaxed(&sched.spare_ms) == 0) return nullptr;
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
     if (m == &first_m || LoadAcquire(&m->tid) != 0) continue;               // pairs: EndM
     M* next = m->all_next;
     *m = {};
     m->all_next = next;
     m->tid = kReused;
+    FetchAddRelaxed(&sched.spare_ms, ~0u);
     return m;
   }
   return nullptr;
@@ -112,6 +114,7 @@ void EndM(M* m) {
   heap::DetachThread();
   world::ThreadEnded();
   FetchAddAcqRel(&sched.m_count, ~0u);
+  FetchAddRelaxed(&sched.spare_ms, 1u);
   StoreRelease(&m->tid, 0);  // pairs: SpareM
 }
 
@@ -377,7 +380,8 @@ void NoteClone(unsigned long flags) {
 }
 
 bool NewM() {
-  if (LoadRelaxed(&sched.m_count) >= kMaxMs) {
+  // Who waits for what processes share is a kernel thread natively, too.
+  if (LoadRelaxed(&sched.m_count) >= kMaxMs + LoadRelaxed(&sched.shared_waits)) {
     constexpr char kText[] = "undergo: program exceeds 10000-thread limit\n";
     plat::LogWrite(kText, sizeof kText - 1);
     Fatal("thread exhaustion", __FILE__, __LINE__);
@@ -390,6 +394,7 @@ bool NewM() {
   if (MakeThread(MMain, m)) return true;
   FetchAddRelaxed(&sched.m_count, ~0u);
   if (spare) {
+    FetchAddRelaxed(&sched.spare_ms, 1u);
     StoreRelease(&m->tid, 0);  // pairs: SpareM
   } else {
     plat::Unmap(reinterpret_cast<Addr>(m), AlignUp(sizeof(M), kOsPageSize));

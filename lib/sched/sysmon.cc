@@ -79,6 +79,7 @@ bool Take(P* p, uint32_t status) {
 // The M finds out when it enters the scheduler; until then it runs without a P.
 bool TakeFromRunning(P* p, M* m, uint32_t status, uint64_t now) {
   StoreRelaxed(&m->lost, 1u);
+  sched.any_lost = true;
   m->lost_at = now;
   m->lost_cpu = ThreadCpuClock(m->tid);
   if (Take(p, status)) return true;
@@ -170,6 +171,19 @@ void PreemptAll() {
   }
 }
 
+// There may be thousands of Ms: they are looked at only while one of them is lost.
+void LookAtLostMs(uint64_t now) {
+  static constinit uint64_t looked = 0;  // ns
+  if (!sched.any_lost || now - looked < kSlice / 2) return;
+  looked = now;
+  sched.any_lost = false;
+  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
+    if (LoadRelaxed(&m->lost) == 0) continue;
+    sched.any_lost = true;
+    LookAtLost(m, now);
+  }
+}
+
 bool Retake(uint64_t now) {
   bool did = false;
   if (UNDERGO_UNLIKELY(preempt_always)) PreemptAll();
@@ -179,9 +193,7 @@ bool Retake(uint64_t now) {
     if ((status & 3) == kPSyscall) did |= LookAtCall(p, status, now);
     if ((status & 3) == kPRunning) did |= LookAtRunning(p, status, now);
   }
-  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
-    if (LoadRelaxed(&m->lost) != 0) LookAtLost(m, now);
-  }
+  LookAtLostMs(now);
   return did;
 }
 
