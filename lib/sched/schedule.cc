@@ -268,7 +268,9 @@ void PollUntilNearest(M* m, bool nap) {
   if (called || (nearest == 0 && !NetpollActive())) {
     // Who made work meanwhile may believe that the M is there: it looks at all queues once more.
     __atomic_store_n(&sched.last_poll, plat::NowNs(), __ATOMIC_SEQ_CST);  // pairs: WakeP
-    return;
+    // So does another M whose G began to wait for a descriptor or a deadline meanwhile.
+    if (called || (!NetpollActive() && NearestDeadline() == 0)) return;
+    return PollUntilNearest(m, nap);
   }
   // From here on who adds an earlier deadline breaks the wait.
   if (nearest != 0) StoreRelease(&sched.poll_until, nearest);  // pairs: TimerAdded
