@@ -54,7 +54,7 @@ $(OBJ)/%.o: lib/%.cc
 $(OBJ)/%.o: lib/%.S
 	@mkdir -p $(@D)
 	$(call say,$(CC) $<)
-	$(Q)$(CC) -c $< -o $@
+	$(Q)$(CC) -Ilib -MMD -MP -c $< -o $@
 
 define archive_rule
 $(OUT)/lib$(1).a: $$(call objects,$(1))

@@ -5,6 +5,8 @@
 // unless the plan (plat/dlopen.h) says that it does not matter.
 #define RTLD_DEEPBIND 8
 
+#include "plat/x86_64/frame.h"
+
         .text
         .globl  dlopen
         .type   dlopen, @function
@@ -16,38 +18,22 @@ dlopen:
         testq   %rax, %rax
         je      2f
         movq    (%rsp), %rdx
-        pushq   %rdi
-        .cfi_adjust_cfa_offset 8
-        pushq   %rsi
-        .cfi_adjust_cfa_offset 8
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
+        push_word %rdi, %rsi
+        reserve 8
         call    *%rax
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
-        popq    %rsi
-        .cfi_adjust_cfa_offset -8
-        popq    %rdi
-        .cfi_adjust_cfa_offset -8
+        release 8
+        pop_word %rsi, %rdi
         testb   %al, %al
         jne     undergo_dlopen_from_here
 2:      movq    undergo_real_dlopen(%rip), %rax
         testq   %rax, %rax
         je      1f
         jmp     *%rax
-1:      pushq   %rdi
-        .cfi_adjust_cfa_offset 8
-        pushq   %rsi
-        .cfi_adjust_cfa_offset 8
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
+1:      push_word %rdi, %rsi
+        reserve 8
         call    undergo_resolve_real
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
-        popq    %rsi
-        .cfi_adjust_cfa_offset -8
-        popq    %rdi
-        .cfi_adjust_cfa_offset -8
+        release 8
+        pop_word %rsi, %rdi
         jmp     *undergo_real_dlopen(%rip)
         .cfi_endproc
         .size   dlopen, . - dlopen

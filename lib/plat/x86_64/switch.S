@@ -5,6 +5,8 @@
 // hardly any program changes them. The return address is popped, not jumped to, so that the CPU's
 // return predictor stays in step as far as it can; unwinders find a saved context as a plain frame.
 
+#include "plat/x86_64/frame.h"
+
         .text
         .p2align 4
         .hidden undergo_switch
@@ -13,29 +15,10 @@
 undergo_switch:
         .cfi_startproc
         endbr64
-        pushq   %rbp
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbp, 0
-        pushq   %rbx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbx, 0
-        pushq   %r12
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r12, 0
-        pushq   %r13
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r13, 0
-        pushq   %r14
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r14, 0
-        pushq   %r15
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r15, 0
+        save_callee
         rdgsbase %rax
-        pushq   %rax
-        .cfi_adjust_cfa_offset 8
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
+        push_word %rax
+        reserve 8
         movq    $0, (%rsp)
         fnstcw  (%rsp)
         stmxcsr 4(%rsp)
@@ -47,30 +30,11 @@ undergo_switch:
 
         cmpq    %rcx, (%rsp)
         jne     3f
-1:      popq    %rcx
-        .cfi_adjust_cfa_offset -8
-        popq    %rcx
-        .cfi_adjust_cfa_offset -8
+1:      pop_word %rcx
+        pop_word %rcx
         cmpq    %rax, %rcx
         jne     4f
-2:      popq    %r15
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r15
-        popq    %r14
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r14
-        popq    %r13
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r13
-        popq    %r12
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r12
-        popq    %rbx
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbx
-        popq    %rbp
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbp
+2:      restore_callee
         ret
 3:      fldcw   (%rsp)
         ldmxcsr 4(%rsp)

@@ -4,6 +4,8 @@
 // A frame around calls between EnterCall and ExitCall (sched/handoff.h), of which the unwinder asks
 // undergo_sched_personality when a thread is cancelled in such a call: it leaves the call before
 // any cleanup of the program runs.
+#include "plat/x86_64/frame.h"
+
         .text
         .hidden undergo_sched_call
         .globl  undergo_sched_call
@@ -13,8 +15,7 @@ undergo_sched_call:
         .cfi_startproc
         .cfi_personality 0x1b, undergo_sched_personality
         endbr64
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
+        reserve 8
         movq    %rdi, %r10
         movq    %rsi, %rax
         movq    (%rax), %rdi
@@ -25,8 +26,7 @@ undergo_sched_call:
         movq    40(%rax), %r9
         xorl    %eax, %eax              // for variadic ones
         call    *%r10
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
+        release 8
         ret
         .cfi_endproc
         .size   undergo_sched_call, . - undergo_sched_call

@@ -11,6 +11,8 @@
 //   the first push:  | address | 128 bytes of red zone | the thread's frame ...
 #define RESUME  72      // ThreadWords
 
+#include "plat/x86_64/frame.h"
+
         .text
         .hidden undergo_preempted
         .globl  undergo_preempted
@@ -21,13 +23,10 @@ undergo_preempted:
         .cfi_signal_frame
         .cfi_def_cfa %rsp, 128
         .cfi_undefined %rip
-        pushq   $0
-        .cfi_adjust_cfa_offset 8
+        push_word $0
         pushfq
         .cfi_adjust_cfa_offset 8
-        pushq   %rax
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rax, 0
+        save    rax
         pushq   %rcx
         movq    _ZN7undergo4heap12thread_wordsE@gottpoff(%rip), %rax
         xorl    %ecx, %ecx
@@ -35,48 +34,7 @@ undergo_preempted:
         movq    %rcx, 24(%rsp)
         popq    %rcx
         .cfi_offset %rip, -136
-        pushq   %rcx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rcx, 0
-        pushq   %rdx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rdx, 0
-        pushq   %rbx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbx, 0
-        pushq   %rbp
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbp, 0
-        pushq   %rsi
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rsi, 0
-        pushq   %rdi
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rdi, 0
-        pushq   %r8
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r8, 0
-        pushq   %r9
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r9, 0
-        pushq   %r10
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r10, 0
-        pushq   %r11
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r11, 0
-        pushq   %r12
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r12, 0
-        pushq   %r13
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r13, 0
-        pushq   %r14
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r14, 0
-        pushq   %r15
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r15, 0
+        save    rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
         movq    %rsp, %rbp
         .cfi_def_cfa_register %rbp
         cld
@@ -102,36 +60,7 @@ undergo_preempted:
         xrstor64 (%rsp)
         movq    %rbp, %rsp
         .cfi_def_cfa_register %rsp
-        popq    %r15
-        .cfi_adjust_cfa_offset -8
-        popq    %r14
-        .cfi_adjust_cfa_offset -8
-        popq    %r13
-        .cfi_adjust_cfa_offset -8
-        popq    %r12
-        .cfi_adjust_cfa_offset -8
-        popq    %r11
-        .cfi_adjust_cfa_offset -8
-        popq    %r10
-        .cfi_adjust_cfa_offset -8
-        popq    %r9
-        .cfi_adjust_cfa_offset -8
-        popq    %r8
-        .cfi_adjust_cfa_offset -8
-        popq    %rdi
-        .cfi_adjust_cfa_offset -8
-        popq    %rsi
-        .cfi_adjust_cfa_offset -8
-        popq    %rbp
-        .cfi_adjust_cfa_offset -8
-        popq    %rbx
-        .cfi_adjust_cfa_offset -8
-        popq    %rdx
-        .cfi_adjust_cfa_offset -8
-        popq    %rcx
-        .cfi_adjust_cfa_offset -8
-        popq    %rax
-        .cfi_adjust_cfa_offset -8
+        pop_word %r15, %r14, %r13, %r12, %r11, %r10, %r9, %r8, %rdi, %rsi, %rbp, %rbx, %rdx, %rcx, %rax
         popfq
         .cfi_adjust_cfa_offset -8
         ret     $128

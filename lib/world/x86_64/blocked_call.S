@@ -12,6 +12,8 @@
 #define BUSY            8       // ThreadWords
 #define RECORD          24
 
+#include "plat/x86_64/frame.h"
+
         .text
         .hidden undergo_world_blocked_call
         .globl  undergo_world_blocked_call
@@ -21,26 +23,8 @@ undergo_world_blocked_call:
         .cfi_startproc
         .cfi_personality 0x1b, undergo_world_personality
         endbr64
-        pushq   %rbp
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbp, 0
-        pushq   %rbx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbx, 0
-        pushq   %r12
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r12, 0
-        pushq   %r13
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r13, 0
-        pushq   %r14
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r14, 0
-        pushq   %r15
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r15, 0
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
+        save_callee
+        reserve 8
         movq    %rdi, %rbx
         movq    %rsi, %rbp
 
@@ -78,24 +62,7 @@ undergo_world_blocked_call:
         addq    $8, %rsp
         .cfi_remember_state
         .cfi_adjust_cfa_offset -8
-        popq    %r15
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r15
-        popq    %r14
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r14
-        popq    %r13
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r13
-        popq    %r12
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r12
-        popq    %rbx
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbx
-        popq    %rbp
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbp
+        restore_callee
         ret
         .cfi_restore_state
 
