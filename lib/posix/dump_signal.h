@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A handler of ours in the place of a signal's default action.
+// Handlers of ours in the place of signals' default actions.
 #pragma once
 
 #include <signal.h>
@@ -16,7 +16,11 @@ using DefaultAction = void (*)(int sig, siginfo_t* info, void* context);
 void ReplaceDefaultAction(int sig, DefaultAction action, bool now);
 // The program makes its first thread.
 void WatchDumpSignal();
-// Bit (sig - 1) is set while the handler of the signal that the kernel knows is that one.
+// Bit (sig - 1) is set while the handler of the signal that the kernel knows is such a one.
 uint64_t ReplacedSignals();
+
+// The program is about to make its first thread, with the scheduler: overflows of stacks are told
+// from now on, if the program has nothing of its own that this might disturb.
+void WatchOverflows();
 
 }  // namespace undergo::posix

@@ -17,8 +17,10 @@
 #include "gc/collector.h"
 #include "plat/vm.h"
 #include "posix/posix.h"
+#include "posix/signal.h"
 #include "sched/confine.h"
 #include "sched/thread.h"
+#include "sched/trim.h"
 
 namespace undergo::posix {
 
@@ -61,6 +63,26 @@ constexpr SchedulerCall kCalls[] = {
     {{__NR_sched_yield, {}}, sched::kConfined},
 };
 
+// What the scheduler can do without.
+struct OptionalCall {
+  gc::FilteredCall call;
+  void (*leave)();
+};
+constexpr OptionalCall kOptional[] = {
+    {{__NR_mincore, {0, kOsPageSize}}, sched::StopTrimming},
+    {{__NR_madvise, {0, kOsPageSize, MADV_DONTNEED}}, sched::StopTrimming},
+    {{__NR_sigaltstack, {}}, LeaveAltStacksToProgram},
+};
+
+// Length 0: nothing is allowed.
+void LeaveOptional(const sock_filter* program, size_t length) {
+  for (const OptionalCall& c : kOptional) {
+    uint32_t verdict = length != 0 ? gc::AskFilter(program, length, c.call) : SECCOMP_RET_KILL;
+    uint32_t action = verdict & SECCOMP_RET_ACTION_FULL;
+    if (action != SECCOMP_RET_ALLOW && action != SECCOMP_RET_LOG) c.leave();
+  }
+}
+
 // Errors count as well: a G whose kernel thread blocks needs another one. ENOSYS alone is what an
 // older kernel says, which the scheduler knows how to do without.
 uint32_t Forbidden(const sock_filter* program, size_t length) {
@@ -86,7 +108,9 @@ void BeforeSeccomp(long operation, long program) {
   gc::FilterVerdict verdict;
   verdict.deadly = true;  // the strict mode allows four calls
   uint32_t forbidden = kAll;
-  if (operation == SECCOMP_SET_MODE_FILTER) {
+  if (operation != SECCOMP_SET_MODE_FILTER) {
+    LeaveOptional(nullptr, 0);
+  } else {
     // Copied: the kernel, not we, should find out that the pointers are wrong.
     sock_fprog header;
     if (!plat::SafeRead(static_cast<Addr>(program), &header, sizeof header)) return;
@@ -97,6 +121,7 @@ void BeforeSeccomp(long operation, long program) {
     if (readable) {
       verdict = gc::JudgeFilter(copy, header.len);
       forbidden = Forbidden(copy, header.len);
+      LeaveOptional(copy, header.len);
     }
     if (copy != nullptr) {
       plat::Unmap(reinterpret_cast<Addr>(copy), BPF_MAXINSNS * sizeof(sock_filter));

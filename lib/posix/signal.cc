@@ -40,6 +40,7 @@
 #include "posix/timer.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
+#include "sched/overflow.h"
 #include "sched/park.h"
 #include "sched/sched.h"
 #include "sched/thread.h"
@@ -63,7 +64,10 @@ constexpr uint64_t kBareBit = uint64_t{1} << 62;
 // Bit 61: for one call (SA_RESETHAND). Ours to see to with the scheduler: the kernel counts one
 // that is held back and sent again twice, and the second one would end the program.
 constexpr uint64_t kOneShotBit = uint64_t{1} << 61;
-constexpr uint64_t kEntryBits = kSiginfoBit | kBareBit | kOneShotBit;
+// Bit 60: with SA_ONSTACK, which the kernel is not told while it can mean our own stacks only
+// (sched/overflow.h).
+constexpr uint64_t kOnStackBit = uint64_t{1} << 60;
+constexpr uint64_t kEntryBits = kSiginfoBit | kBareBit | kOneShotBit | kOnStackBit;
 
 // In the mode `poison` the handler of SIGSEGV is always ours. The program's action is recorded here
 // and above, whatever it is, and taken when the fault is not a touch of a dead object.
@@ -71,13 +75,14 @@ constinit bool faults_watched = false;
 constinit int fault_flags = 0;  // atomic; sa_flags as the program gave them
 bool IsWatched(int sig) { return sig == SIGSEGV && faults_watched; }
 
-// The signal whose default action is replaced; `replacement` is null until it is to be so.
-constinit int replaced_signal = 0;
-constinit DefaultAction replaced_by = nullptr;
-constinit DefaultAction replacement = nullptr;  // atomic
-constinit int default_flags = 0;                // atomic; sa_flags that came with SIG_DFL
+// What runs instead of default actions; null: those.
+constinit DefaultAction replacements[kSignals] = {};  // atomic
+constinit int default_flags[kSignals] = {};           // atomic; sa_flags that came with SIG_DFL
+constinit int dump_signal = 0;  // whose action is to be replaced with the first thread
+constinit DefaultAction dump_action = nullptr;
+constinit bool has_alt_stacks = false;  // the program has had one
 bool IsReplaced(int sig, sighandler_t handler) {
-  return handler == SIG_DFL && sig == replaced_signal && LoadRelaxed(&replacement) != nullptr;
+  return handler == SIG_DFL && LoadRelaxed(&replacements[sig]) != nullptr;
 }
 
 bool ClaimFault(siginfo_t* info, const greg_t* registers) {
@@ -170,6 +175,7 @@ bool EnterHandler(G* g, int sig, ucontext_t* c) {
   }
   sched::SetMaskOf(g, inside);
   if ((c->uc_stack.ss_flags & static_cast<int>(kSsAutodisarm)) != 0) g->alt_low = g->m->alt_low = 0;
+  if (sched::IsOwnAltStack(c->uc_stack)) c->uc_stack = {nullptr, SS_DISABLE, 0};
   return (action.flags & SA_RESTART) != 0;
 }
 
@@ -179,6 +185,7 @@ void LeaveHandler(G* g, ucontext_t* c) {
   uint64_t back = *MaskIn(c);
   sched::SetMaskOf(g, back);
   TakeAltStack(g, c->uc_stack);
+  if (g->alt_low == 0) c->uc_stack = sched::AltStackOf(g->m);  // of the M that it has come to
   if (UNDERGO_UNLIKELY((LoadRelaxed(&g->pending) & ~back) != 0)) PokeAfterHandler(g, back);
 }
 
@@ -186,7 +193,10 @@ void RunOnG(G* g, Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
   bool restarts = EnterHandler(g, sig, c);
   heap::ThreadWords& w = heap::thread_words;
   uint32_t handled = w.handled;
+  bool stays = w.g != nullptr && sched::OnOwnAltStack(g->m);  // the stack is the M's
+  if (UNDERGO_UNLIKELY(stays)) w.g = nullptr;
   RunOnThread(handler, sig, info, c);
+  if (UNDERGO_UNLIKELY(stays) && sched::Active()) w.g = g;
   w.handled =
       handled | heap::kHandlerRan | (restarts ? 0u : uint32_t{heap::kHandlerWithoutRestart});
   // In a child that the handler forked nothing of it is left.
@@ -263,8 +273,8 @@ void Trampoline(int sig, siginfo_t* info, void* context) {
     if ((LoadRelaxed(&fault_flags) & SA_RESETHAND) != 0) StoreRelease(&handlers[sig], uint64_t{0});
   }
   if (UNDERGO_UNLIKELY(handler == nullptr)) {
-    handler = LoadRelaxed(&replacement);
-    if (sig != replaced_signal || handler == nullptr) return;  // changed just now
+    handler = LoadRelaxed(&replacements[sig]);
+    if (handler == nullptr) return;  // changed just now
     // It needs nothing of the thread, and answers also when no thread can run. Except that a poke
     // must be taken out of its queue.
     if (!IsPoke(info)) return handler(sig, info, context);
@@ -292,8 +302,10 @@ sighandler_t Recorded(uint64_t entry) {
 uint64_t AskForSiginfo(int sig) {
   SignalAction action = ActionOf(sig);
   if (!IsWrapped(action)) return 0;  // somebody else was faster
+  bool one_shot = (action.flags & SA_RESETHAND) != 0;
+  // The kernel would show the flag when it has taken the handler back.
+  if (one_shot && !sched::Configured()) return 0;
   action.flags |= SA_SIGINFO;
-  bool one_shot = (action.flags & SA_RESETHAND) != 0 && sched::Configured();
   if (one_shot) action.flags &= ~static_cast<uint64_t>(static_cast<uint32_t>(SA_RESETHAND));
   plat::Syscall(__NR_rt_sigaction, sig, &action, nullptr, sizeof(uint64_t));
   return one_shot ? kOneShotBit : 0;
@@ -339,34 +351,85 @@ void WatchFaults() {
 
 namespace {
 
-void SetReplacement(struct sigaction* ours) {
-  StoreRelaxed(&default_flags, ours->sa_flags & ~SA_SIGINFO);
+void SetReplacement(int sig, struct sigaction* ours) {
+  StoreRelaxed(&default_flags[sig], ours->sa_flags & ~SA_SIGINFO);
   ours->sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
   __builtin_memcpy(&ours->sa_mask, &world::kAllButStopSignal, sizeof world::kAllButStopSignal);
 }
 
 }  // namespace
 
+namespace {
+
+void Replace(int sig, DefaultAction action) {
+  if (LoadRelaxed(&replacements[sig]) != nullptr) return;
+  if (real::sigaction == nullptr) real::Resolve();
+  StoreRelaxed(&replacements[sig], action);
+  struct sigaction now;
+  if (real::sigaction(sig, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) return;
+  posix::sigaction(sig, &now, nullptr);
+}
+
+bool HasDefaultAction(int sig) { return ActionOf(sig).handler == reinterpret_cast<Addr>(SIG_DFL); }
+
+void OnFault(int sig, siginfo_t* info, void*) {
+  if (sched::Active()) sched::TellOverflow(info);
+  TakeDefaultAction(sig, info);
+}
+
+}  // namespace
+
 void ReplaceDefaultAction(int sig, DefaultAction action, bool now) {
-  replaced_signal = sig;
-  replaced_by = action;
+  dump_signal = sig;
+  dump_action = action;
   if (now) WatchDumpSignal();
 }
 
 void WatchDumpSignal() {
-  if (replaced_by == nullptr || LoadRelaxed(&replacement) != nullptr) return;
-  if (real::sigaction == nullptr) real::Resolve();
+  if (dump_action == nullptr) return;
+  DefaultAction action = dump_action;
+  dump_action = nullptr;
   world::MarkOwnMemory();  // the handler asks whose it is
-  StoreRelaxed(&replacement, replaced_by);
-  struct sigaction now;
-  if (real::sigaction(replaced_signal, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) return;
-  posix::sigaction(replaced_signal, &now, nullptr);
+  Replace(dump_signal, action);
 }
 
 uint64_t ReplacedSignals() {
-  if (LoadRelaxed(&replacement) == nullptr) return 0;
-  bool programs = (LoadAcquire(&handlers[replaced_signal]) & ~kEntryBits) != 0;  // pairs: sigaction
-  return programs || !IsWrapped(ActionOf(replaced_signal)) ? 0 : Bit(replaced_signal);
+  uint64_t set = 0;
+  for (int sig = 1; sig < kSignals; ++sig) {
+    if (LoadRelaxed(&replacements[sig]) == nullptr) continue;
+    bool programs = (LoadAcquire(&handlers[sig]) & ~kEntryBits) != 0;  // pairs: sigaction
+    if (!programs && IsWrapped(ActionOf(sig))) set |= Bit(sig);
+  }
+  return set;
+}
+
+void WatchOverflows() {
+  if (sched::Active() || has_alt_stacks || faults_watched || !HasDefaultAction(SIGSEGV)) return;
+  stack_t stack = {};
+  plat::Syscall(__NR_sigaltstack, nullptr, &stack);
+  if ((stack.ss_flags & SS_DISABLE) == 0) return;
+  for (int sig = 1; sig < kSignals; ++sig) {
+    if ((Bit(sig) & sched::kReservedSignals) == 0 && !HasDefaultAction(sig) && sig != dump_signal &&
+        (ActionOf(sig).flags & SA_ONSTACK) != 0) {
+      return;
+    }
+  }
+  sched::own_alt_stacks = true;
+  Replace(SIGSEGV, OnFault);
+}
+
+void LeaveAltStacksToProgram() {
+  has_alt_stacks = true;
+  if (!sched::own_alt_stacks) return;
+  sched::own_alt_stacks = false;
+  for (int sig = 1; sig < kSignals; ++sig) {
+    uint64_t entry = LoadAcquire(&handlers[sig]);  // pairs: sigaction
+    if ((entry & kOnStackBit) == 0) continue;
+    SignalAction action = ActionOf(sig);
+    if (!IsWrapped(action)) continue;
+    action.flags |= SA_ONSTACK;
+    plat::Syscall(__NR_rt_sigaction, sig, &action, nullptr, sizeof(uint64_t));
+  }
 }
 
 int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
@@ -377,7 +440,7 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
   bool watched = IsWatched(sig);
   bool replaced = act != nullptr && IsReplaced(sig, act->sa_handler);
   bool wrap = act != nullptr && (IsFunction(act->sa_handler) || watched || replaced);
-  int flags_before = LoadRelaxed(watched ? &fault_flags : &default_flags);
+  int flags_before = LoadRelaxed(watched ? &fault_flags : &default_flags[sig]);
   if (wrap) {
     ours = *act;
     uint64_t entry = reinterpret_cast<uint64_t>(act->sa_handler);
@@ -388,7 +451,12 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
     bool one_shot = (act->sa_flags & SA_RESETHAND) != 0 && (watched || sched::Configured());
     if (one_shot) ours.sa_flags &= ~SA_RESETHAND;
     if (one_shot && !watched) entry |= kOneShotBit;
-    if (replaced) SetReplacement(&ours);
+    if (replaced) {
+      SetReplacement(sig, &ours);
+    } else if (sched::own_alt_stacks && !watched && (act->sa_flags & SA_ONSTACK) != 0) {
+      entry |= kOnStackBit;
+      ours.sa_flags &= ~SA_ONSTACK;
+    }
     act = &ours;
     StoreRelease(&handlers[sig], entry);  // pairs: Trampoline
   }
@@ -401,6 +469,7 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
     old->sa_handler = Recorded(before);
     if ((before & kSiginfoBit) == 0) old->sa_flags &= ~SA_SIGINFO;
     if ((before & kOneShotBit) != 0) old->sa_flags |= SA_RESETHAND;
+    if ((before & kOnStackBit) != 0) old->sa_flags |= SA_ONSTACK;
     if (watched || (before & ~kEntryBits) == 0) old->sa_flags = flags_before;
     if ((before & ~kEntryBits) == 0) sigemptyset(&old->sa_mask);
   }

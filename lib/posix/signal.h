@@ -42,6 +42,9 @@ void PokeAfterHandler(G* g, uint64_t mask);
 // as they would do harm.
 void CheckIdleMs();
 
+// The program is about to have an alternate stack: ours are not given out any more.
+void LeaveAltStacksToProgram();
+
 // Body of sched::on_sched_end.
 void OnSchedEnd(G* g);
 

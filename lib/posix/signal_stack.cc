@@ -5,18 +5,29 @@
 #include "posix/posix.h"
 #include "posix/signal.h"
 #include "posix/signal_mask.h"
+#include "sched/overflow.h"
 #include "sched/sched.h"
 #include "world/blocked_call.h"
 #include "world/record.h"
 
 namespace undergo::posix {
 
+namespace {
+
+int HideOwn(int result, stack_t* old) {
+  if (result == 0 && old != nullptr && sched::IsOwnAltStack(*old)) *old = {nullptr, SS_DISABLE, 0};
+  return result;
+}
+
+}  // namespace
+
 int sigaltstack(const stack_t* stack, stack_t* old) {
   if (real::sigaltstack == nullptr) real::Resolve();
-  if (stack == nullptr) return real::sigaltstack(stack, old);
+  if (stack == nullptr) return HideOwn(real::sigaltstack(stack, old), old);
   G* g = SignalSelf();
   bool on = (stack->ss_flags & SS_DISABLE) == 0;
   Addr low = on ? reinterpret_cast<Addr>(stack->ss_sp) : 0;
+  if (on) LeaveAltStacksToProgram();
   // The G stays on its M while both learn of it.
   if (g != nullptr) heap::thread_words.busy++;
   int result = real::sigaltstack(stack, old);
@@ -29,7 +40,7 @@ int sigaltstack(const stack_t* stack, stack_t* old) {
     }
     heap::EndBusy();
   }
-  return result;
+  return HideOwn(result, old);
 }
 
 }  // namespace undergo::posix

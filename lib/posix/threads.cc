@@ -92,6 +92,7 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routin
                    void* arg) {
   if (real::pthread_create == nullptr) real::Resolve();
   WatchDumpSignal();
+  if (sched::Configured()) WatchOverflows();
   sched::ThreadRequest r = {};
   if (!sched::StartScheduler() || InheritsKernelState() || !Translate(attr, &r)) {
     return CreateKernelThread(thread, attr, routine, arg);
@@ -107,6 +108,7 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*routin
 int thrd_create(thrd_t* thread, thrd_start_t routine, void* arg) {
   if (real::thrd_create == nullptr) real::Resolve();
   WatchDumpSignal();
+  if (sched::Configured()) WatchOverflows();
   sched::ThreadRequest r = {};
   if (!sched::StartScheduler() || InheritsKernelState() || !Translate(nullptr, &r)) {
     return CreateKernelThread(thread, routine, arg);

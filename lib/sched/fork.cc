@@ -29,6 +29,7 @@
 #include "plat/syscall.h"
 #include "sched/handoff.h"
 #include "sched/netpoll.h"
+#include "sched/overflow.h"
 #include "sched/sched.h"
 #include "sched/sema.h"
 #include "sched/stack.h"
@@ -59,6 +60,7 @@ void BecomePlain(G* g) {
   g->pending = 0;
   if (g->state != GState::kPinned) g->state = GState::kRunning;
   g->trimming = 0;
+  DropOwnAltStack();
   // The word that the kernel clears, and wakes waiters at, must not lie in a slot.
   plat::Syscall(__NR_set_tid_address, &exit_word);
   if (g->name[0] != '\0') plat::Syscall(__NR_prctl, PR_SET_NAME, &g->name[0]);

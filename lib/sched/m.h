@@ -25,7 +25,8 @@ struct M {
   G* prev;             // who was switched away from; for the first act of the next context
   G* next_g;           // for g0: run this one
   uint64_t mask;       // the kernel thread's signal mask; atomic, written by the M
-  Addr alt_low;        // the alternate signal stack that the kernel knows, 0: none; the M
+  Addr alt_low;        // the program's alternate signal stack that the kernel knows, 0: none; the M
+  Addr own_alt;        // ours, for when there is none (overflow.h), 0: none; stays with the memory
   G* guest;            // atomic: wants to run on this M; Sched::lock for writers
   P* guest_p;          // that it brings; Sched::lock
   bool spinning;       // looks for work to steal; the M

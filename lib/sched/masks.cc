@@ -11,6 +11,7 @@
 #include "base/bits.h"
 #include "plat/syscall.h"
 #include "sched/confine.h"
+#include "sched/overflow.h"
 #include "sched/sched.h"
 #include "world/record.h"
 #include "world/stop.h"
@@ -105,10 +106,12 @@ void AskForMask(M* m, G* prev) {
 }
 
 void AdoptAltStack(M* m, G* g) {
-  stack_t stack = {};
-  stack.ss_sp = reinterpret_cast<void*>(g->alt_low);
-  stack.ss_size = g->alt_size;
-  stack.ss_flags = g->alt_low != 0 ? g->alt_flags : SS_DISABLE;
+  stack_t stack = AltStackOf(m);
+  if (g->alt_low != 0) {
+    stack.ss_sp = reinterpret_cast<void*>(g->alt_low);
+    stack.ss_size = g->alt_size;
+    stack.ss_flags = g->alt_flags;
+  }
   plat::Syscall(__NR_sigaltstack, &stack, nullptr);
   m->alt_low = g->alt_low;
   if (m->record != nullptr) {
@@ -125,7 +128,7 @@ void LeaveAltStack(M* m, G* from) {
 void AltStackOfMain(M* m, G* g) {
   stack_t stack = {};
   plat::Syscall(__NR_sigaltstack, nullptr, &stack);
-  bool on = (stack.ss_flags & SS_DISABLE) == 0;
+  bool on = (stack.ss_flags & SS_DISABLE) == 0 && !IsOwnAltStack(stack);
   g->alt_low = m->alt_low = on ? reinterpret_cast<Addr>(stack.ss_sp) : 0;
   g->alt_size = stack.ss_size;
   g->alt_flags = stack.ss_flags & ~(SS_ONSTACK | SS_DISABLE);

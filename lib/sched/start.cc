@@ -27,6 +27,7 @@
 #include "sched/handoff.h"
 #include "sched/masks.h"
 #include "sched/netpoll.h"
+#include "sched/overflow.h"
 #include "sched/preempt.h"
 #include "sched/quiesce.h"
 #include "sched/sched.h"
@@ -95,8 +96,10 @@ M* SpareM() {
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
     if (m == &first_m || LoadAcquire(&m->tid) != 0) continue;               // pairs: EndM
     M* next = m->all_next;
+    Addr alt = m->own_alt;
     *m = {};
     m->all_next = next;
+    m->own_alt = alt;
     m->tid = kReused;
     FetchAddRelaxed(&sched.spare_ms, ~0u);
     return m;
@@ -144,6 +147,7 @@ void* MMain(void* arg) {
   if (m->mcache == &heap::empty_mcache) m->mcache = heap::AttachThread();
   if (m->mcache == nullptr) m->mcache = &heap::empty_mcache;
   if (fresh) LinkM(m);
+  GiveAltStack(m);
   RunM(m);
   EndM(m);
   return nullptr;
@@ -235,9 +239,11 @@ void RunFirstM(void* arg) {
 bool Adopt(G* g) {
   M* m = &first_m;
   M* next = m->all_next;
+  Addr alt = m->own_alt;
   bool linked = m->id != 0;
   *m = {};
   m->all_next = next;
+  m->own_alt = alt;
   InitM(m);
   // g0 of this M gets a stack and a block from a slot, which is never used for a thread.
   G* slot = TakeSlot(SlotShiftFor(kMStack));
@@ -270,6 +276,7 @@ bool Adopt(G* g) {
   g->mask = m->mask = world::CurrentSignalMask() & ~kReservedSignals;
   MaskBorn(g->mask);
   AltStackOfMain(m, g);
+  GiveAltStack(m);
   plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
   DropRseq();
   g->cpu_ns = 0;

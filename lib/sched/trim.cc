@@ -28,6 +28,7 @@
 
 #include "plat/clock.h"
 #include "plat/vm.h"
+#include "sched/confine.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
 
@@ -55,11 +56,11 @@ struct Stack {
 };
 
 // All of sysmon.
-constinit G* at = nullptr;        // the next of the round; null: none is under way
-constinit uint64_t began = 0;     // when the round began
-constinit uint64_t finished = 0;  // began, of the last round that came to its end
-constinit uint64_t next = 0;      // no step before
-constinit bool impossible = false;
+constinit G* at = nullptr;          // the next of the round; null: none is under way
+constinit uint64_t began = 0;       // when the round began
+constinit uint64_t finished = 0;    // began, of the last round that came to its end
+constinit uint64_t next = 0;        // no step before
+constinit bool impossible = false;  // atomic; anybody
 
 bool HasBarrier() {
   constexpr auto kBarrier = MEMBARRIER_CMD_PRIVATE_EXPEDITED;
@@ -111,7 +112,7 @@ void Trim(const Stack* stacks, uint32_t count) {
   heap::BusyScope busy;  // an M may wait for the end
   for (uint32_t i = 0; i < count; ++i) StoreRelaxed(&stacks[i].g->trimming, 1u);
   bool seen = HasBarrier();  // pairs: SwitchTo
-  impossible |= !seen;
+  if (!seen) StopTrimming();
   for (uint32_t i = 0; i < count; ++i) {
     const Stack& s = stacks[i];
     if (seen && Waits(s.g) && s.g->sp == s.sp) {
@@ -136,7 +137,7 @@ void Step(uint64_t now) {
 }  // namespace
 
 void TrimStacks(uint64_t now) {
-  if (now < next || impossible) return;
+  if (now < next || LoadRelaxed(&impossible) || IsConfined()) return;
   next = now + kBetween;
   if (at == nullptr) {
     at = FirstSlot();
@@ -148,7 +149,11 @@ void TrimStacks(uint64_t now) {
   next = now + Max(kPause, now - began);
 }
 
-bool StacksTrimmedSince(uint64_t when) { return impossible || finished >= when + kWaitsFor; }
+bool StacksTrimmedSince(uint64_t when) {
+  return LoadRelaxed(&impossible) || IsConfined() || finished >= when + kWaitsFor;
+}
+
+void StopTrimming() { StoreRelaxed(&impossible, true); }
 
 void AwaitTrimmed(G* g) {
   for (uint32_t i = 0; LoadAcquire(&g->trimming) != 0; ++i) {  // pairs: Trim

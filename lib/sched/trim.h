@@ -11,6 +11,9 @@ void TrimStacks(uint64_t now);
 // Whether every thread that has waited since then was looked at, so that sysmon may sleep.
 bool StacksTrimmedSince(uint64_t when);
 
+// From now on nothing is trimmed: what that needs is forbidden. Any thread.
+void StopTrimming();
+
 // The M that is about to run g waits until nobody is at work on its stack.
 UNDERGO_COLD void AwaitTrimmed(G* g);
 
