@@ -167,6 +167,7 @@ UNDERGO_INLINE int Fcntl(int fd, int command, long arg) {
         if (command == F_SETFL) sched::NetpollDisown(fd);
         return real(fd, command, arg);
       }
+      if (command == F_SETFL) sched::NetpollDisown(fd);
       break;
     default: break;
   }
@@ -195,6 +196,7 @@ int lockf64(int fd, int op, off64_t n) {
 }
 
 int ioctl(int fd, unsigned long request, long arg) {
+  if (request == FIONBIO) sched::NetpollDisown(fd);
   if (request != FIONBIO || !sched::Active()) return plain::ioctl(fd, request, arg);
   if (real::ioctl == nullptr) real::Resolve();
   sched::FlagsLock lock(fd);

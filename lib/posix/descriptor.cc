@@ -229,25 +229,28 @@ bool AwaitFd(int fd, uint32_t events, uint64_t deadline) {
 
 namespace {
 
+// The number is about to be closed. What is known of numbers is older than the first thread, so it
+// has to be forgotten before that, too.
+void Forget(int fd) {
+  if (sched::Active()) sched::NetpollClosing(fd);
+  sched::NetpollForget(fd);
+}
+
 template <typename F>
 int Close(int fd, F real) {
   if (UNDERGO_UNLIKELY(sched::NetpollOwns(fd))) {
     errno = EBADF;
     return -1;
   }
-  if (sched::Active()) {
-    sched::NetpollClosing(fd);
-    sched::NetpollForget(fd);
-  }
+  Forget(fd);
   return real(fd);
 }
 
 int Replace(int fd, int to) {
-  if (fd == to || !sched::Active()) return to;
+  if (fd == to) return to;
   sched::NetpollShare();
-  sched::NetpollMakeRoom(to);
-  sched::NetpollClosing(to);
-  sched::NetpollForget(to);
+  if (sched::Active()) sched::NetpollMakeRoom(to);
+  Forget(to);
   return to;
 }
 
@@ -278,11 +281,8 @@ int __close(int fd) { return Close(fd, plain::__close); }
 
 int fclose(FILE* f) {
   if (real::fclose == nullptr) real::Resolve();
-  int fd = sched::Active() && f != nullptr ? fileno(f) : -1;
-  if (fd >= 0) {
-    sched::NetpollClosing(fd);
-    sched::NetpollForget(fd);
-  }
+  int fd = sched::Configured() && f != nullptr ? fileno(f) : -1;
+  if (fd >= 0) Forget(fd);
   return real::fclose(f);
 }
 
@@ -300,7 +300,7 @@ int dup3(int fd, int to, int flags) {
 
 int close_range(unsigned first, unsigned last, int flags) {
   if (real::close_range == nullptr) real::Resolve();
-  if (!sched::Active() || (flags & ~static_cast<int>(CLOSE_RANGE_UNSHARE)) != 0) {
+  if (!sched::Configured() || (flags & ~static_cast<int>(CLOSE_RANGE_UNSHARE)) != 0) {
     return real::close_range(first, last, flags);
   }
   // Pieces between our numbers, of which there are two.
@@ -311,15 +311,14 @@ int close_range(unsigned first, unsigned last, int flags) {
       from = fd + 1;
       continue;
     }
-    sched::NetpollClosing(static_cast<int>(fd));
-    sched::NetpollForget(static_cast<int>(fd));
+    Forget(static_cast<int>(fd));
     fd = sched::NetpollSkip(fd);
   }
   return from <= last ? real::close_range(from, last, flags) : 0;
 }
 
 void closefrom(int first) {
-  if (!sched::Active()) {
+  if (!sched::Configured()) {
     if (real::closefrom == nullptr) real::Resolve();
     return real::closefrom(first);
   }

@@ -5,10 +5,12 @@
 // run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "pthreads.h"
@@ -156,8 +158,36 @@ static void Ranges(const char* name) {
   }
 }
 
+// Made, changed and closed before the first thread. First of all parts.
+static void* Nothing(void* arg) { return arg; }
+static void Early(const char* name) {
+  (void)name;
+  int listener = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0), ends[2];
+  CHECK_EQ(listen(listener, 5), 0);
+  CHECK_EQ(listen(other, 5), 0);
+  CHECK_EQ(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
+  int on = 1;
+  CHECK_EQ(ioctl(other, FIONBIO, &on), 0);
+  int again = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK_EQ(close(again), 0);
+  int file = open("/proc/self/exe", O_RDONLY);
+  CHECK_EQ(file, again);
+  CHECK_EQ(pipe(ends), 0);
+  CHECK_EQ(dup2(file, ends[0]), ends[0]);
+  Join(Start(Nothing, NULL));
+  CHECK(accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+  CHECK(accept(other, NULL, NULL) == -1 && errno == EAGAIN);
+  char magic[4];
+  CHECK(pread(file, magic, 4, 0) == 4 && read(ends[0], magic, 4) == 4 && magic[1] == 'E');
+  CHECK(recv(file, magic, 4, 0) == -1 && errno == ENOTSOCK);
+  close(listener), close(other), close(file), close(ends[0]), close(ends[1]);
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {
-      {"in_use", InUse}, {"numbers", Numbers}, {"duplicates", Duplicates}, {"ranges", Ranges}};
+  static const Part parts[] = {{"early", Early},
+                               {"in_use", InUse},
+                               {"numbers", Numbers},
+                               {"duplicates", Duplicates},
+                               {"ranges", Ranges}};
   return RUN_PARTS(parts);
 }
