@@ -69,7 +69,10 @@ bool HoldsLoaderLock(const G* g) {
   if (locks == nullptr) return false;
   int self = *TidField(g->fs);
   for (size_t i = 0; i < kLocks; ++i) {
-    if (LoadRelaxed(&locks[i].__data.__owner) == self) return true;
+    // libc locks first and becomes the owner then, and ends the other way round: a locked one
+    // without an owner may be in our hands.
+    int owner = LoadRelaxed(&locks[i].__data.__owner);
+    if (owner == self || (owner == 0 && LoadRelaxed(&locks[i].__data.__lock) != 0)) return true;
   }
   return false;
 }

@@ -148,6 +148,38 @@ static void RwlockSpin(const char* name) {
   CHECK_EQ(at->steps, 2 * kThreads * kRounds * 5);
 }
 
+// Many threads of one process at one shared condition: each of them is a kernel thread meanwhile,
+// which takes a moment each and no more.
+enum { kCrowd = 2000 };
+static int arrived, opened;
+static void* InCrowd(void* arg) {
+  pthread_mutex_lock(&at->mutex);
+  arrived++;
+  struct timespec when = In(CLOCK_REALTIME, 10 * kForeverMs);
+  while (!opened) {
+    int error = arrived % 2 ? pthread_cond_wait(&at->cond, &at->mutex)
+                            : pthread_cond_timedwait(&at->cond, &at->mutex, &when);
+    CHECK_EQ(error, 0);
+  }
+  pthread_mutex_unlock(&at->mutex);
+  return arg;
+}
+static void Crowd(const char* name) {
+  (void)name;
+  static pthread_t t[kCrowd];
+  for (int i = 0; i < kCrowd; i++) t[i] = Start(InCrowd, NULL);
+  for (int seen = 0; seen < kCrowd; sched_yield()) {
+    pthread_mutex_lock(&at->mutex);
+    seen = arrived;
+    pthread_mutex_unlock(&at->mutex);
+  }
+  pthread_mutex_lock(&at->mutex);
+  opened = 1;
+  pthread_cond_broadcast(&at->cond);
+  pthread_mutex_unlock(&at->mutex);
+  for (int i = 0; i < kCrowd; i++) Join(t[i]);
+}
+
 int main(int argc, char** argv) {
   at = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(at != MAP_FAILED);
@@ -168,6 +200,7 @@ int main(int argc, char** argv) {
                                {"sem", Sem},
                                {"named", NamedSem},
                                {"barrier", Barrier},
-                               {"rwlock_spin", RwlockSpin}};
+                               {"rwlock_spin", RwlockSpin},
+                               {"crowd", Crowd}};
   return RUN_PARTS(parts);
 }
