@@ -33,41 +33,19 @@
 #include "plat/clock.h"
 #include "plat/futex.h"
 #include "plat/syscall.h"
-#include "plat/vm.h"
 #include "sched/confine.h"
+#include "sched/fd_slots.h"
 #include "world/stop.h"
 
 namespace undergo::sched {
 
 namespace {
 
-struct Slot {
-  sync::Mutex lock;
-  uint32_t armed;     // lock; events registered and not yet reported
-  FdWait* waits;      // lock; read without as a hint
-  int peer;           // atomic hint; number of the other end + 1
-  uint32_t users;     // lock; of a number of ours: operations that go on with it
-  uint32_t activity;  // atomic; see NetpollActivity
-  uint32_t balance;   // atomic hint; bytes that this process wrote into it and has not read
-  uint32_t dry;       // atomic hint; the activity + 1 at which a read emptied it, 0: none did
-  uint32_t reads;     // atomic hint; counts reads that did not try
-  uint32_t own;       // atomic; `shared` when this process made it, 0: others have it
-  FdKind kind;        // atomic hint
-  bool stream;        // hint: a socket that keeps no messages apart
-  bool handed;        // lock; read without as a hint; the last wait was ended by hand-over
-  bool pending;       // lock; in the list of those to be registered
-  uint32_t round;     // lock; of flushes, in which the last wait was put off; read without: a hint
-};
-
-constexpr uint32_t kChunk = 1024, kChunks = 1024;
-constinit Slot* chunks[kChunks] = {};  // atomic; made when needed, never unmapped
-
 constinit sync::Mutex open_lock;
 constinit int epoll_fd = -1;       // atomic; written under open_lock
 constinit int event_fd = -1;       // atomic; the same
 constinit uint32_t waiting = 0;    // atomic; FdWaits in slots
 constinit uint32_t broken = 0;     // atomic futex; 1: come back
-constinit uint32_t shared = 1;     // atomic; counts events after which others may have what exists
 constinit bool has_pwait2 = true;  // set false by the first failure
 
 constexpr uint32_t kMostPending = 64;
@@ -77,54 +55,6 @@ constinit uint32_t flush_round = 0;    // atomic; counts flushes
 constinit int pending[kMostPending] = {};
 
 constexpr uint64_t kBreakTag = ~uint64_t{0};
-
-void EnterSection() {
-  heap::thread_words.busy++;
-  heap::thread_words.in_sched++;
-  CompilerFence();
-}
-
-void LeaveSection() {
-  CompilerFence();
-  heap::thread_words.in_sched--;
-  heap::EndBusy();
-  if (UNDERGO_UNLIKELY(heap::thread_words.deferred != 0) && heap::thread_words.busy == 0 &&
-      on_sched_end != nullptr) {
-    on_sched_end(Self());
-  }
-}
-
-// Handlers of the program wait meanwhile, and the thread is not switched away from.
-class Section {
- public:
-  Section() { EnterSection(); }
-  ~Section() { LeaveSection(); }
-  Section(const Section&) = delete;
-  Section& operator=(const Section&) = delete;
-};
-
-Slot* Find(int fd) {
-  auto n = static_cast<uint32_t>(fd);
-  if (n >= kChunk * kChunks) return nullptr;
-  Slot* chunk = LoadAcquire(&chunks[n / kChunk]);  // pairs: Make
-  return chunk != nullptr ? &chunk[n % kChunk] : nullptr;
-}
-
-Slot* Make(int fd) {
-  auto n = static_cast<uint32_t>(fd);
-  if (n >= kChunk * kChunks) return nullptr;
-  Slot* chunk = LoadAcquire(&chunks[n / kChunk]);  // pairs: below
-  if (chunk == nullptr) {
-    auto* fresh = static_cast<Slot*>(plat::MapPages(kChunk * sizeof(Slot)));
-    if (fresh == nullptr) return nullptr;
-    if (CasAcqRel(&chunks[n / kChunk], &chunk, fresh)) {  // pairs: Find
-      chunk = fresh;
-    } else {
-      plat::Unmap(reinterpret_cast<Addr>(fresh), kChunk * sizeof(Slot));
-    }
-  }
-  return &chunk[n % kChunk];
-}
 
 // --- the poller's own descriptors ---
 
@@ -140,7 +70,7 @@ long Control(int epoll, int op, int fd, uint32_t events, uint64_t data) {
 // milliseconds; and fork copies it up to the highest number in use.
 constexpr int kHigh = 56;
 
-bool Rearm(int fd, Slot* s);
+bool Rearm(int fd, FdSlot* s);
 
 // With open_lock held.
 bool OpenLocked() {
@@ -177,20 +107,20 @@ void Reopen(int lost) {
     StoreRelease(&epoll_fd, -1);  // pairs: Open
     if (!OpenLocked()) return;
   }
-  for (uint32_t c = 0; c < kChunks; ++c) {
-    Slot* chunk = LoadAcquire(&chunks[c]);  // pairs: Make
+  for (uint32_t c = 0; c < kFdChunks; ++c) {
+    FdSlot* chunk = FindFdSlots(c);
     if (chunk == nullptr) continue;
-    for (uint32_t i = 0; i < kChunk; ++i) {
+    for (uint32_t i = 0; i < kFdChunk; ++i) {
       if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
       sync::MutexLock hold(chunk[i].lock);
-      if (chunk[i].waits != nullptr) Rearm(static_cast<int>(c * kChunk + i), &chunk[i]);
+      if (chunk[i].waits != nullptr) Rearm(static_cast<int>(c * kFdChunk + i), &chunk[i]);
     }
   }
 }
 
 // --- waits of a slot; with its lock held ---
 
-void Link(Slot* s, FdWait* f) {
+void Link(FdSlot* s, FdWait* f) {
   FdWait** at = &s->waits;
   FdWait* last = nullptr;
   for (; *at != nullptr; at = &(*at)->next) last = *at;
@@ -201,7 +131,7 @@ void Link(Slot* s, FdWait* f) {
   FetchAddRelaxed(&waiting, 1u);
 }
 
-void Unlink(Slot* s, FdWait* f) {
+void Unlink(FdSlot* s, FdWait* f) {
   (f->prev != nullptr ? f->prev->next : s->waits) = f->next;
   if (f->next != nullptr) f->next->prev = f->prev;
   f->linked = false;
@@ -209,7 +139,7 @@ void Unlink(Slot* s, FdWait* f) {
 }
 
 // Registers what the slot waits for. False when the descriptor cannot be polled.
-bool Rearm(int fd, Slot* s) {
+bool Rearm(int fd, FdSlot* s) {
   uint32_t wanted = EPOLLONESHOT;
   for (FdWait* f = s->waits; f != nullptr; f = f->next) wanted |= f->events;
   int epoll = LoadAcquire(&epoll_fd);  // pairs: OpenLocked
@@ -222,7 +152,7 @@ bool Rearm(int fd, Slot* s) {
 }
 
 // Ends the waits that `events` are for. Whether there were any.
-bool End(Slot* s, uint32_t events, GQueue* ready) {
+bool End(FdSlot* s, uint32_t events, GQueue* ready) {
   uint32_t taken = 0;
   bool all = (events & (EPOLLHUP | EPOLLERR)) != 0;
   for (FdWait* f = s->waits; f != nullptr;) {
@@ -246,7 +176,7 @@ bool End(Slot* s, uint32_t events, GQueue* ready) {
 }
 
 // Leaves the registration for later; false when the list is full.
-bool Postpone(int fd, Slot* s) {
+bool Postpone(int fd, FdSlot* s) {
   StoreRelaxed(&s->round, LoadRelaxed(&flush_round));
   if (s->pending) return true;
   sync::MutexLock hold(pending_lock);
@@ -258,7 +188,7 @@ bool Postpone(int fd, Slot* s) {
 }
 
 void Deliver(int fd, uint32_t events, GQueue* ready) {
-  Slot* s = Find(fd);
+  FdSlot* s = FindFdSlot(fd);
   if (s == nullptr) return;
   sync::MutexLock hold(s->lock);
   s->armed = 0;
@@ -364,7 +294,7 @@ int TakePending(uint32_t* at, bool all, uint32_t round) {
   sync::MutexLock hold(pending_lock);
   for (uint32_t i = Min(*at, pending_count); i-- > 0;) {
     int fd = pending[i];
-    if (!all && LoadRelaxed(&Find(fd)->round) == round) continue;
+    if (!all && LoadRelaxed(&FindFdSlot(fd)->round) == round) continue;
     StoreRelaxed(&pending_count, pending_count - 1);
     pending[i] = pending[pending_count];
     *at = i;
@@ -382,7 +312,7 @@ void NetpollFlush(bool all) {
   for (;;) {
     int fd = TakePending(&at, all, round);
     if (fd < 0) return;
-    Slot* s = Find(fd);
+    FdSlot* s = FindFdSlot(fd);
     sync::MutexLock hold(s->lock);
     s->pending = false;
     GQueue ready;
@@ -403,10 +333,10 @@ void NetpollStop() {
   GQueue ready;
   {
     Section in;
-    for (uint32_t c = 0; c < kChunks; ++c) {
-      Slot* chunk = LoadAcquire(&chunks[c]);  // pairs: Make
+    for (uint32_t c = 0; c < kFdChunks; ++c) {
+      FdSlot* chunk = FindFdSlots(c);
       if (chunk == nullptr) continue;
-      for (uint32_t i = 0; i < kChunk; ++i) {
+      for (uint32_t i = 0; i < kFdChunk; ++i) {
         if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
         sync::MutexLock hold(chunk[i].lock);
         GQueue mine;
@@ -430,13 +360,14 @@ void NetpollStop() {
 namespace {
 
 void VerifyWaits(GQueue* ready) {
-  for (uint32_t c = 0; c < kChunks; ++c) {
-    Slot* chunk = LoadAcquire(&chunks[c]);  // pairs: Make
+  for (uint32_t c = 0; c < kFdChunks; ++c) {
+    FdSlot* chunk = FindFdSlots(c);
     if (chunk == nullptr) continue;
-    for (uint32_t i = 0; i < kChunk; ++i) {
+    for (uint32_t i = 0; i < kFdChunk; ++i) {
       if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
       sync::MutexLock hold(chunk[i].lock);
-      bool gone = chunk[i].waits != nullptr && !Rearm(static_cast<int>(c * kChunk + i), &chunk[i]);
+      bool gone =
+          chunk[i].waits != nullptr && !Rearm(static_cast<int>(c * kFdChunk + i), &chunk[i]);
       if (gone) End(&chunk[i], EPOLLHUP, ready);
     }
   }
@@ -483,14 +414,12 @@ void NetpollAfterFork() {
   waiting = broken = pending_count = 0;
   open_lock.ResetAfterFork();
   pending_lock.ResetAfterFork();
-  for (Slot* chunk : chunks) {
-    if (chunk != nullptr) __builtin_memset(static_cast<void*>(chunk), 0, kChunk * sizeof(Slot));
-  }
+  ForgetFdSlots();
 }
 
 Entered NetpollAdd(FdWait* f) {
   Section in;
-  Slot* s = Make(f->fd);
+  FdSlot* s = MakeFdSlot(f->fd);
   if (s == nullptr || IsConfined() || !Open()) return Entered::kCannot;
   sync::MutexLock hold(s->lock);
   if (IsConfined()) return Entered::kCannot;
@@ -510,7 +439,7 @@ void NetpollRemove(FdWait* f) {
   Section in;
   for (;;) {
     int fd = LoadRelaxed(&f->fd);
-    Slot* s = Find(fd);
+    FdSlot* s = FindFdSlot(fd);
     sync::MutexLock hold(s->lock);
     if (f->fd != fd) continue;  // moved meanwhile
     if (f->linked) Unlink(s, f);
@@ -519,10 +448,10 @@ void NetpollRemove(FdWait* f) {
 }
 
 void NetpollHandOver(int fd, uint32_t events, size_t bytes) {
-  Slot* own = Find(fd);
+  FdSlot* own = FindFdSlot(fd);
   int peer = own != nullptr ? LoadRelaxed(&own->peer) - 1 : -1;
   if (peer < 0) return;
-  Slot* s = Find(peer);
+  FdSlot* s = FindFdSlot(peer);
   if (s == nullptr) return;
   auto n = static_cast<uint32_t>(bytes);
   if (events == EPOLLIN) FetchAddRelaxed(&s->balance, n);
@@ -539,108 +468,12 @@ void NetpollHandOver(int fd, uint32_t events, size_t bytes) {
   while (G* g = ready.Pop()) MakeReady(g, true);
 }
 
-uint32_t NetpollActivity(int fd) {
-  Slot* s = Find(fd);
-  return s != nullptr ? __atomic_load_n(&s->activity, __ATOMIC_SEQ_CST)
-                      : 0;  // pairs: NetpollHandOver
-}
-
-void NetpollSetDry(int fd, uint32_t activity) {
-  if (Slot* s = Find(fd)) StoreRelaxed(&s->dry, activity + 1);
-}
-
-void NetpollSetWet(int fd) {
-  Slot* s = Find(fd);
-  if (s != nullptr && LoadRelaxed(&s->dry) != 0) StoreRelaxed(&s->dry, 0u);
-}
-
-void NetpollFoundNothing(int fd, uint32_t activity) {
-  Slot* s = Find(fd);
-  if (s != nullptr && LoadRelaxed(&s->activity) == activity) StoreRelaxed(&s->balance, 0u);
-}
-
-bool NetpollIsDry(int fd, uint32_t activity) {
-  constexpr uint32_t kTryEvery = 16;  // or else a busy descriptor would never be tried again
-  Slot* s = Find(fd);
-  if (s == nullptr) return false;
-  // Is registered later: its bytes must have been counted. The sum of an eventfd is no such count.
-  if (s->handed) {
-    bool pipe = LoadRelaxed(&s->kind) == FdKind::kNowait && LoadRelaxed(&s->peer) - 1 != fd;
-    return pipe && LoadRelaxed(&s->balance) == 0;
-  }
-  // The poller looks at once, should the read have left something.
-  if (!s->stream || LoadRelaxed(&s->dry) != activity + 1 || activity + 1 == 0) return false;
-  uint32_t reads = LoadRelaxed(&s->reads) + 1;
-  StoreRelaxed(&s->reads, reads);
-  return reads % kTryEvery != 0;
-}
-
-FdKind NetpollKind(int fd) {
-  Slot* s = Find(fd);
-  return s != nullptr ? LoadRelaxed(&s->kind) : FdKind::kUnknown;
-}
-
-void NetpollSetKind(int fd, FdKind kind) {
-  if (Slot* s = Make(fd)) StoreRelaxed(&s->kind, kind);
-}
-
-void NetpollSetOwn(int fd, bool stream) {
-  Slot* s = Make(fd);
-  if (s == nullptr) return;
-  s->stream = stream;
-  StoreRelaxed(&s->own, LoadRelaxed(&shared));
-}
-
-void NetpollDisown(int fd) {
-  if (Slot* s = Find(fd)) StoreRelaxed(&s->own, 0u);
-}
-
-bool NetpollIsOwn(int fd) {
-  Slot* s = Find(fd);
-  return s != nullptr && LoadRelaxed(&s->own) == LoadAcquire(&shared) &&  // pairs: NetpollShare
-         !IsConfined();
-}
-
-void NetpollShare() { FetchAddAcqRel(&shared, 1u); }  // pairs: NetpollIsOwn
-
-FlagsLock::FlagsLock(int fd) : lock_(nullptr) {
-  EnterSection();
-  Slot* s = Find(fd);
-  if (s == nullptr) return;
-  lock_ = &s->lock;
-  lock_->Lock();
-}
-
-FlagsLock::~FlagsLock() {
-  if (lock_ != nullptr) lock_->Unlock();
-  LeaveSection();
-}
-
-void NetpollPair(int a, int b) {
-  Slot* x = Make(a);
-  Slot* y = Make(b);
-  if (x == nullptr || y == nullptr) return;
-  StoreRelaxed(&x->peer, b + 1);
-  StoreRelaxed(&y->peer, a + 1);
-}
-
-void NetpollForget(int fd) {
-  Slot* s = Find(fd);
-  if (s == nullptr) return;
-  StoreRelaxed(&s->kind, FdKind::kUnknown);
-  StoreRelaxed(&s->own, 0u);
-  StoreRelaxed(&s->dry, 0u);
-  StoreRelaxed(&s->balance, 0u);
-  StoreRelaxed(&s->handed, false);
-  StoreRelaxed(&s->peer, 0);
-}
-
 unsigned NetpollSkip(unsigned fd) {
-  for (unsigned next = fd + 1; next < kMostFds; next = (next / kChunk + 1) * kChunk) {
+  for (unsigned next = fd + 1; next < kMostFds; next = (next / kFdChunk + 1) * kFdChunk) {
     unsigned epoll = static_cast<unsigned>(LoadRelaxed(&epoll_fd));
     unsigned event = static_cast<unsigned>(LoadRelaxed(&event_fd));
-    bool ours = epoll / kChunk == next / kChunk || event / kChunk == next / kChunk;
-    if (ours || LoadAcquire(&chunks[next / kChunk]) != nullptr) return next - 1;  // pairs: Make
+    bool ours = epoll / kFdChunk == next / kFdChunk || event / kFdChunk == next / kFdChunk;
+    if (ours || FindFdSlots(next / kFdChunk) != nullptr) return next - 1;
   }
   return kMostFds;
 }
@@ -648,14 +481,14 @@ unsigned NetpollSkip(unsigned fd) {
 void NetpollClosing(int fd) {
   // Who waits for the other end sees the end of it.
   NetpollHandOver(fd, EPOLLIN | EPOLLOUT | EPOLLHUP, 0);
-  Slot* s = Find(fd);
+  FdSlot* s = FindFdSlot(fd);
   if (s == nullptr || LoadRelaxed(&s->waits) == nullptr || Current() == nullptr) return;
   long kept = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, kHigh);
   if (plat::IsError(kept)) kept = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, 3);
   if (plat::IsError(kept)) return;
   int to = static_cast<int>(kept);
   Section in;
-  Slot* t = Make(to);
+  FdSlot* t = MakeFdSlot(to);
   if (t == nullptr) return static_cast<void>(plat::Syscall(__NR_close, to));
   sync::MutexLock hold(s->lock);
   sync::MutexLock hold_new(t->lock);
@@ -679,7 +512,7 @@ void NetpollClosing(int fd) {
 void NetpollEndUse(int was, int now) {
   if (UNDERGO_LIKELY(was == now)) return;
   Section in;
-  Slot* s = Find(now);
+  FdSlot* s = FindFdSlot(now);
   bool last;
   {
     sync::MutexLock hold(s->lock);
