@@ -16,6 +16,7 @@
 
 #include "plat/clock.h"
 #include "plat/syscall.h"
+#include "plat/vm.h"
 #include "posix/deadline.h"
 #include "posix/posix.h"
 #include "sched/g.h"
@@ -49,7 +50,14 @@ class Set {
  public:
   explicit Set(long kernels) : kernels_(As<uint64_t>(kernels)) {
     sigemptyset(&libcs_);
-    if (kernels_ != nullptr) __builtin_memcpy(&libcs_, kernels_, kSetSize);
+    valid_ = kernels_ == nullptr || plat::SafeRead(static_cast<Addr>(kernels), &libcs_, kSetSize);
+  }
+  // Any address may come here. False: the call's result is as the kernel's for a wild one.
+  bool Check(long* r) const {
+    if (UNDERGO_LIKELY(valid_)) return true;
+    errno = EFAULT;
+    *r = -1;
+    return false;
   }
   sigset_t* get() { return kernels_ != nullptr ? &libcs_ : nullptr; }
   void Store() {
@@ -59,6 +67,7 @@ class Set {
  private:
   uint64_t* kernels_;
   sigset_t libcs_;
+  bool valid_;
 };
 
 // The kernel writes the rest of a relative time back.
@@ -121,8 +130,10 @@ long PSelect(const long a[6]) {
   };
   auto* mask = As<const Mask>(a[5]);
   Set set(mask != nullptr ? mask->set : 0);
+  long r;
+  if (!set.Check(&r)) return r;
   TimeLeft left(a[4]);
-  long r = posix::pselect(Int(a[0]), As<fd_set>(a[1]), As<fd_set>(a[2]), As<fd_set>(a[3]),
+  r = posix::pselect(Int(a[0]), As<fd_set>(a[1]), As<fd_set>(a[2]), As<fd_set>(a[3]),
                           As<struct timespec>(a[4]), set.get());
   left.Store();
   return r;
@@ -135,6 +146,7 @@ bool Readiness(long number, const long a[6], long* r) {
       return true;
     case __NR_ppoll: {
       Set set(a[3]);
+      if (!set.Check(r)) return true;
       TimeLeft left(a[2]);
       *r = posix::ppoll(As<struct pollfd>(a[0]), static_cast<nfds_t>(a[1]),
                         As<struct timespec>(a[2]), set.get());
@@ -151,12 +163,14 @@ bool Readiness(long number, const long a[6], long* r) {
       return true;
     case __NR_epoll_pwait: {
       Set set(a[4]);
+      if (!set.Check(r)) return true;
       *r = posix::epoll_pwait(Int(a[0]), As<struct epoll_event>(a[1]), Int(a[2]), Int(a[3]),
                               set.get());
       return true;
     }
     case __NR_epoll_pwait2: {
       Set set(a[4]);
+      if (!set.Check(r)) return true;
       *r = posix::epoll_pwait2(Int(a[0]), As<struct epoll_event>(a[1]), Int(a[2]),
                                As<struct timespec>(a[3]), set.get());
       return true;
@@ -232,6 +246,7 @@ bool Signals(long number, const long a[6], long* r) {
     case __NR_rt_sigprocmask: {
       if (a[3] != kSetSize) return false;
       Set set(a[1]), old(a[2]);
+      if (!set.Check(r) || !old.Check(r)) return true;
       *r = posix::sigprocmask(Int(a[0]), set.get(), old.get());
       if (*r == 0) old.Store();
       return true;
@@ -239,6 +254,7 @@ bool Signals(long number, const long a[6], long* r) {
     case __NR_rt_sigpending: {
       if (a[1] != kSetSize || a[0] == 0) return false;
       Set set(a[0]);
+      if (!set.Check(r)) return true;
       *r = posix::sigpending(set.get());
       if (*r == 0) set.Store();
       return true;
@@ -246,11 +262,13 @@ bool Signals(long number, const long a[6], long* r) {
     case __NR_rt_sigsuspend: {
       if (a[1] != kSetSize || a[0] == 0) return false;
       Set set(a[0]);
+      if (!set.Check(r)) return true;
       return *r = posix::sigsuspend(set.get()), true;
     }
     case __NR_rt_sigtimedwait: {
       if (a[3] != kSetSize || a[0] == 0) return false;
       Set set(a[0]);
+      if (!set.Check(r)) return true;
       return *r = posix::sigtimedwait(set.get(), As<siginfo_t>(a[1]), As<struct timespec>(a[2])),
              true;
     }

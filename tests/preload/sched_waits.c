@@ -381,6 +381,13 @@ static void* RawMask(void* arg) {
     CHECK(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0 && sigismember(&mask, SIGUSR2) == 1);
   }
   CHECK(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &now, 8) == 0 && (now & usr2) != 0);
+  void* wild = (void*)8;
+  FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, wild, NULL, 8), EFAULT);
+  FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, wild, 8), EFAULT);
+  FAILS(syscall(SYS_rt_sigpending, wild, 8), EFAULT);
+  FAILS(syscall(SYS_rt_sigsuspend, wild, 8), EFAULT);
+  FAILS(syscall(SYS_rt_sigtimedwait, wild, NULL, NULL, 8), EFAULT);
+  FAILS(syscall(SYS_ppoll, NULL, 0, NULL, wild, 8), EFAULT);
   return NULL;
 }
 static void* NoMask(void* arg) {
