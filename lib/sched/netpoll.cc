@@ -202,6 +202,7 @@ void Deliver(int fd, uint32_t events, GQueue* ready) {
 constinit M* waiting_m = nullptr;   // atomic; the M that waits in the kernel
 constinit uint32_t epoll_lost = 0;  // atomic; 1: somebody closed it while an M waits
 
+// Undoes a break that the M in the poller has not seen yet: RedoBreak.
 bool StillOurs(int epoll) {
   return !plat::IsError(Control(epoll, EPOLL_CTL_MOD, LoadRelaxed(&event_fd), 0, kBreakTag));
 }
@@ -211,6 +212,11 @@ void BreakEpoll(int epoll) {
   if (UNDERGO_LIKELY(!plat::IsError(r))) return;
   StoreRelaxed(&epoll_lost, 1u);
   WakeSysmon();
+}
+
+void RedoBreak(int epoll) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: NetpollBreak
+  if (LoadRelaxed(&broken) != 0) BreakEpoll(epoll);
 }
 
 void WaitWithoutEpoll(uint64_t ns) {
@@ -388,10 +394,13 @@ void NetpollVerify(uint64_t now, bool must) {
     M* m = LoadRelaxed(&waiting_m);
     if (m != nullptr) world::SendStopSignal(m->tid, m);
     StoreRelaxed(&epoll_lost, m != nullptr ? 1u : 0u);
-  } else if (lost) {
-    M* m = LoadRelaxed(&waiting_m);
-    StoreRelaxed(&epoll_lost, 0u);
-    if (m != nullptr) world::SendStopSignal(m->tid, m);
+  } else {
+    RedoBreak(epoll);
+    if (lost) {
+      StoreRelaxed(&epoll_lost, 0u);
+      M* m = LoadRelaxed(&waiting_m);
+      if (m != nullptr) world::SendStopSignal(m->tid, m);
+    }
   }
   GQueue ready;
   VerifyWaits(&ready);
