@@ -186,7 +186,7 @@ static void MainLeaves(void) {
 static void Leaves(const char* name) {
   // Natively a main thread that ends is left out.
   const char* settings = getenv("UNDERGO");
-  checks = settings != NULL && strstr(settings, "sched=on") != NULL;
+  checks = getenv("LD_PRELOAD") != NULL && settings != NULL && strstr(settings, "sched=on") != NULL;
   (void)name;
   InChild(MainLeaves);
 }
