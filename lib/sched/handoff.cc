@@ -21,14 +21,12 @@ bool TrySetStatus(M* m, PState from, PState to) {
   return CasAcqRel(&m->p->status, &status, PStatus(m->id, to));  // pairs: Retake
 }
 
-void Reenter(G* g) {
-  M* m = g->m;
-  g->state = GState::kRunning;
-  if (m->p != nullptr && TrySetStatus(m, kPSyscall, kPRunning)) return;
-  // As if sysmon had taken it from a running G.
-  m->p = nullptr;
-  EnterSched(g);
-  LeaveSched(g);
+// A handler of the program between the two halves of such a change would find a P that is neither
+// with the M nor away: it waits.
+void HoldHandlers(heap::ThreadWords* w) {
+  w->busy++;
+  w->in_sched++;
+  CompilerFence();
 }
 
 }  // namespace
@@ -36,6 +34,7 @@ void Reenter(G* g) {
 G* EnterCall() {
   G* g = Current();
   if (g == nullptr) return nullptr;
+  HoldHandlers(g->words);
   M* m = g->m;
   if (m->p == nullptr || !TrySetStatus(m, kPRunning, kPSyscall)) {
     // Without a P already; at the call's end it takes one.
@@ -46,9 +45,13 @@ G* EnterCall() {
   }
   g->state = GState::kSyscall;
   g->words->g = nullptr;  // nobody waits or schedules inside of the call
+  CompilerFence();
+  g->words->in_sched--;
+  heap::EndBusy();
   if (UNDERGO_UNLIKELY(m->p == nullptr || LoadRelaxed(&m->preempting) == kAsked)) {
     AwaitPreemption(m);
   }
+  RunDeferred();
   return g;
 }
 
@@ -77,8 +80,13 @@ G* EnterLongCall() {
 void ExitCall(G* g) {
   // A handler in the call may have forked: in the child there is nothing to come back to.
   if (g == nullptr || g->state != GState::kSyscall || !Active()) return;
+  HoldHandlers(g->words);
   g->words->g = g;
-  Reenter(g);
+  M* m = g->m;
+  g->state = GState::kRunning;
+  // As if sysmon had taken it from a running G.
+  if (m->p == nullptr || !TrySetStatus(m, kPSyscall, kPSched)) m->p = nullptr;
+  LeaveSched(g);
 }
 
 G* LeaveCallEarly() {
