@@ -38,6 +38,20 @@ inline FdSlot* FindFdSlot(int fd) {
 }
 // Null: no memory, or no number.
 FdSlot* MakeFdSlot(int fd);
+// Calls f(fd, slot) for all at which somebody waits, with their locks held.
+template <typename F>
+void ForEachAwaited(F f) {
+  for (uint32_t c = 0; c < kFdChunks; ++c) {
+    FdSlot* chunk = FindFdSlots(c);
+    if (chunk == nullptr) continue;
+    for (uint32_t i = 0; i < kFdChunk; ++i) {
+      FdSlot* s = &chunk[i];
+      if (LoadRelaxed(&s->waits) == nullptr) continue;
+      sync::MutexLock hold(s->lock);
+      if (s->waits != nullptr) f(static_cast<int>(c * kFdChunk + i), s);
+    }
+  }
+}
 // In a forked child: nobody waits, nothing is known.
 void ForgetFdSlots();
 

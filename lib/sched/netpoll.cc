@@ -107,15 +107,7 @@ void Reopen(int lost) {
     StoreRelease(&epoll_fd, -1);  // pairs: Open
     if (!OpenLocked()) return;
   }
-  for (uint32_t c = 0; c < kFdChunks; ++c) {
-    FdSlot* chunk = FindFdSlots(c);
-    if (chunk == nullptr) continue;
-    for (uint32_t i = 0; i < kFdChunk; ++i) {
-      if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
-      sync::MutexLock hold(chunk[i].lock);
-      if (chunk[i].waits != nullptr) Rearm(static_cast<int>(c * kFdChunk + i), &chunk[i]);
-    }
-  }
+  ForEachAwaited([](int fd, FdSlot* s) { Rearm(fd, s); });
 }
 
 // --- waits of a slot; with its lock held ---
@@ -339,17 +331,7 @@ void NetpollStop() {
   GQueue ready;
   {
     Section in;
-    for (uint32_t c = 0; c < kFdChunks; ++c) {
-      FdSlot* chunk = FindFdSlots(c);
-      if (chunk == nullptr) continue;
-      for (uint32_t i = 0; i < kFdChunk; ++i) {
-        if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
-        sync::MutexLock hold(chunk[i].lock);
-        GQueue mine;
-        End(&chunk[i], EPOLLHUP, &mine);
-        ready.Append(&mine);
-      }
-    }
+    ForEachAwaited([&ready](int, FdSlot* s) { End(s, EPOLLHUP, &ready); });
     StoreRelaxed(&pending_count, 0u);
   }
   if (ready.head != nullptr) {
@@ -362,24 +344,6 @@ void NetpollStop() {
   if (epoll >= 0) BreakEpoll(epoll);
   plat::FutexWake(&broken, 1);
 }
-
-namespace {
-
-void VerifyWaits(GQueue* ready) {
-  for (uint32_t c = 0; c < kFdChunks; ++c) {
-    FdSlot* chunk = FindFdSlots(c);
-    if (chunk == nullptr) continue;
-    for (uint32_t i = 0; i < kFdChunk; ++i) {
-      if (LoadRelaxed(&chunk[i].waits) == nullptr) continue;
-      sync::MutexLock hold(chunk[i].lock);
-      bool gone =
-          chunk[i].waits != nullptr && !Rearm(static_cast<int>(c * kFdChunk + i), &chunk[i]);
-      if (gone) End(&chunk[i], EPOLLHUP, ready);
-    }
-  }
-}
-
-}  // namespace
 
 void NetpollVerify(uint64_t now, bool must) {
   constexpr uint64_t kLong = 10'000'000'000;  // ns
@@ -403,7 +367,9 @@ void NetpollVerify(uint64_t now, bool must) {
     }
   }
   GQueue ready;
-  VerifyWaits(&ready);
+  ForEachAwaited([&ready](int fd, FdSlot* s) {
+    if (!Rearm(fd, s)) End(s, EPOLLHUP, &ready);
+  });
   if (ready.head != nullptr) MakeRunnableGlobally(&ready);
 }
 
