@@ -12,7 +12,7 @@ import subprocess
 
 import run as allocator_bench
 import runner
-from report import markdown_table
+from report import draw, markdown_table
 
 
 def say(text):
@@ -176,12 +176,7 @@ class Summary:
         script = self.chart_script(path + ".svg")
         if not script:
             return ""
-        try:
-            done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True,
-                                  check=False)
-        except FileNotFoundError:
-            return "gnuplot is not installed, so there is no chart"
-        return done.stderr.strip()
+        return draw(script)
 
 
 def describe_machine(args, undergo_env, said):

@@ -295,6 +295,11 @@ def chart(summary, folder, top=2):
     words = {"svg": os.path.join(folder, "allocator.svg"), "top": top, "base": summary.baseline,
              "cpu": plots["cpu_s"], "rss": plots["rss_kb"]}
     script = "".join(blocks) + CHART % words
+    return draw(script)
+
+
+def draw(script):
+    """Runs gnuplot; an error text or ''."""
     try:
         done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True,
                               check=False)
