@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signals that the program sends to one of its threads. Ids of Gs are none of the kernel's.
+// Signals that the program sends to one of its threads, or to itself. Ids of Gs are none of the
+// kernel's.
 #include <errno.h>
 
 #include "plat/syscall.h"
@@ -70,8 +71,34 @@ int tgkill(pid_t pid, pid_t tid, int sig) {
   return Result(sig == 0 ? 0 : SendTo(g, sig, SelfInfo(sig, SI_TKILL)));
 }
 
+namespace {
+
+// Whether it was sent already.
+bool SentWithin(pid_t pid, int sig, int code, const union sigval* value) {
+  if (!sched::Active() || sig <= 0 || !MaySend(sig) || !OwnProcess(pid)) return false;
+  siginfo_t info = SelfInfo(sig, code);
+  if (value != nullptr) info.si_value = *value;
+  return SendToAny(SignalSelf(), sig, info);
+}
+
+}  // namespace
+
+int kill(pid_t pid, int sig) {
+  if (real::kill == nullptr) real::Resolve();
+  return SentWithin(pid, sig, SI_USER, nullptr) ? 0 : real::kill(pid, sig);
+}
+
+int sigqueue(pid_t pid, int sig, const union sigval value) {
+  if (real::sigqueue == nullptr) real::Resolve();
+  return SentWithin(pid, sig, SI_QUEUE, &value) ? 0 : real::sigqueue(pid, sig, value);
+}
+
 bool SignalCall(long number, long a, long b, long c, long d, long* result) {
   if (!sched::Active()) return false;
+  if (number == __NR_kill) {
+    *result = 0;
+    return SentWithin(static_cast<pid_t>(a), static_cast<int>(b), SI_USER, nullptr);
+  }
   bool process_named = number == __NR_tgkill || number == __NR_rt_tgsigqueueinfo;
   if (!process_named && number != __NR_tkill) return false;
   auto tid = static_cast<int>(process_named ? b : a);

@@ -174,6 +174,7 @@ bool EnterHandler(G* g, int sig, ucontext_t* c) {
     world::SetSignalMask(inside);  // it was switched on its way here
   }
   sched::SetMaskOf(g, inside);
+  StoreRelaxed(&g->handling, g->handling | (inside & ~*MaskIn(c)));
   if ((c->uc_stack.ss_flags & static_cast<int>(kSsAutodisarm)) != 0) g->alt_low = g->m->alt_low = 0;
   if (sched::IsOwnAltStack(c->uc_stack)) c->uc_stack = {nullptr, SS_DISABLE, 0};
   return (action.flags & SA_RESTART) != 0;
@@ -184,6 +185,7 @@ void LeaveHandler(G* g, ucontext_t* c) {
   world::SetSignalMask(~uint64_t{0});
   uint64_t back = *MaskIn(c);
   sched::SetMaskOf(g, back);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: SendToAny
   TakeAltStack(g, c->uc_stack);
   if (g->alt_low == 0) c->uc_stack = sched::AltStackOf(g->m);  // of the M that it has come to
   if (UNDERGO_UNLIKELY((LoadRelaxed(&g->pending) & ~back) != 0)) PokeAfterHandler(g, back);
@@ -210,7 +212,7 @@ void HoldBack(G* g, int sig, const siginfo_t* info, ucontext_t* c) {
   if (g != nullptr && g->g0 && w.busy == 0) {
     if (poke) return;
     // An idle M asleep: it holds no lock.
-    Hold(sig, *info, 0);
+    Hold(sig, *info, kAnybody);
     world::Record* r = world::InBlockedCall();
     Addr saved = r != nullptr ? world::LeaveForHandler(r) : 0;
     OnSchedEnd(g);
@@ -219,7 +221,7 @@ void HoldBack(G* g, int sig, const siginfo_t* info, ucontext_t* c) {
     return;
   }
   if (!poke) {
-    Hold(sig, *info, g != nullptr ? 0 : static_cast<int>(plat::Syscall(__NR_gettid)));
+    Hold(sig, *info, g != nullptr ? kAnybody : static_cast<int>(plat::Syscall(__NR_gettid)));
   }
   StoreRelaxed(&w.deferred, 1u);
   if (w.waiter != nullptr) static_cast<sched::Waiter*>(w.waiter)->Disturb();
@@ -520,15 +522,21 @@ void BeforeJump(const struct __jmp_buf_tag* to) {
   G* g = sched::Active() ? sched::Self() : nullptr;
   if (g == nullptr || g->g0) return;
   bool in_call = heap::thread_words.g == nullptr && g->state != sched::GState::kPinned;
-  if ((!in_call && to->__mask_was_saved == 0) || !IsOnOwnM(g)) return;
+  bool plain = !in_call && to->__mask_was_saved == 0 && LoadRelaxed(&g->handling) == 0;
+  if (plain || !IsOnOwnM(g)) return;
   if (g->state == sched::GState::kSyscall) sched::LeaveCallEarly();
   if (g->state == sched::GState::kRunning) heap::thread_words.g = g;
+  StoreRelaxed(&g->handling, uint64_t{0});  // it may leave the handler
   if (to->__mask_was_saved == 0) return;
-  heap::BusyScope stay;
-  uint64_t mask;
-  __builtin_memcpy(&mask, &to->__saved_mask, sizeof mask);
-  world::SetSignalMask(mask);
-  sched::SetMaskOf(g, mask);
+  {
+    heap::BusyScope stay;
+    uint64_t mask;
+    __builtin_memcpy(&mask, &to->__saved_mask, sizeof mask);
+    world::SetSignalMask(mask);
+    sched::SetMaskOf(g, mask);
+    if ((LoadRelaxed(&g->pending) & ~g->mask) != 0) StoreRelaxed(&g->words->deferred, 1u);
+  }
+  sched::RunDeferred();
 }
 
 }  // namespace
@@ -555,7 +563,7 @@ void OnThreadEnd(G* g) {
     sched::MaskGone(g->mask);
     g->mask = ~sched::kReservedSignals;
     g->alt_low = 0;
-    ClearQueue(g);
+    PassOn(g);
   }
   CheckIdleMs();
   StoreRelaxed(&heap::thread_words.deferred, 1u);

@@ -31,12 +31,19 @@ void Undisguise(siginfo_t* info);
 
 // To a thread with a G: queued, and the thread is made to look. An error number.
 int SendTo(G* g, int sig, const siginfo_t& info);
+// What the process sends to itself, by a thread with the G `self` or by a plain one. False: no
+// thread with a G takes it now; it is the kernel's.
+bool SendToAny(G* self, int sig, const siginfo_t& info);
 // Whether a signal that came to the running kernel thread only says "look into your queue"; then
 // the queue's siginfo takes its place. False: it was meant for a thread that has left this one.
 bool IsPoke(const siginfo_t* info);
 bool TakePoked(G* g, int sig, siginfo_t* info);
 // Makes the kernel deliver, at the end of the running handler, what its mask held back.
 void PokeAfterHandler(G* g, uint64_t mask);
+
+// g ends. What others may have is in their queues before anybody can know that it has ended; that
+// they look is seen to at the end of the section in the scheduler. In a SignalSection.
+void PassOn(G* g);
 
 // The mask of a thread has changed, or it ended: idle Ms learn what all threads block now, as far
 // as they would do harm.

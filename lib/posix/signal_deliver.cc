@@ -17,6 +17,10 @@
 // at the section's end: to the running thread if it takes it, else to main, else to one that waits,
 // else to any; if all block it, back to the kernel, where sigwait and signalfd find it.
 //
+// What the process sends to itself is placed at once, as for one thread: natively a thread that
+// does not block it has run its handler before it does anything else, so it must not end, nor block
+// the signal, while some idle M still finds out that it has received it.
+//
 // Rejected: calling handlers by ourselves (a made-up context, and a second implementation of what
 // the kernel does), a thread that takes all signals by sigwait (changes default actions and what
 // other processes see in /proc).
@@ -119,6 +123,22 @@ G* Choose(G* self, uint64_t bit) {
   return any;
 }
 
+// Who will take it when its handler returns; null: nobody, or one in sigwait is as good.
+G* ChooseHandling(uint64_t bit) {
+  G* found = nullptr;
+  auto look = [&](G* g) {
+    if ((g->waits_for & bit) != 0) return false;
+    bool lives = g->state != sched::GState::kDead && g->state != sched::GState::kIdle;
+    if (found == nullptr && lives && (LoadRelaxed(&g->handling) & bit) != 0) found = g;
+    return true;
+  };
+  if (sched::main_g.fs != 0 && !look(&sched::main_g)) return nullptr;
+  for (G* g = sched::FirstSlot(); g != nullptr; g = g->all_next) {
+    if (g->fs != 0 && LoadRelaxed(&g->tid) != 0 && !look(g)) return nullptr;
+  }
+  return found;
+}
+
 // Nobody takes it now.
 void GiveBack(G* self, int sig, const siginfo_t& info) {
   // An idle M might have a mask of before.
@@ -126,30 +146,42 @@ void GiveBack(G* self, int sig, const siginfo_t& info) {
   SendToProcess(sig, info);
 }
 
+// Finds a thread for one that anybody may have.
+void Place(G* self, const SignalNode& n) {
+  G* kicked = nullptr;
+  bool placed;
+  {
+    SignalSection section;
+    G* named = n.info.si_code == SI_TIMER ? ThreadOfTimer(n.info) : nullptr;
+    G* g = named != nullptr ? named : Choose(self, Bit(n.sig));
+    placed = g != nullptr && Enqueue(g, n.sig, n.info, named == nullptr);
+    if (placed && g != self && (g->mask & Bit(n.sig)) == 0) kicked = g;
+  }
+  if (kicked != nullptr) Kick(kicked, n.sig);
+  if (!placed) GiveBack(self, n.sig, n.info);
+}
+
 // Finds a thread for each signal that is held. Returns the first one that came to this plain thread
 // itself: it is to be sent again.
 SignalNode* PlaceHeld(G* self) {
-  SignalSection section;
+  HandlersOff off;  // one that jumps away would take the rest of the list with it
   SignalNode* mine = nullptr;
   int tid = self == nullptr ? OwnTid() : 0;
   for (SignalNode* n = TakeHeld(); n != nullptr;) {
     SignalNode* next = n->next;
-    if (n->owner != 0 && n->owner == tid && mine == nullptr) {
+    bool own = n->owner != 0 && n->owner == tid;
+    if (own && mine == nullptr) {
       mine = n;
-    } else if (n->owner != 0 && n->owner == tid) {
-      Hold(n->sig, n->info, tid);
-      heap::thread_words.deferred = 1;
-      FreeNode(n);
-    } else if (n->owner != 0) {
-      SendReal(n->owner, n->sig, n->info);
-      FreeNode(n);
     } else {
-      G* named = n->info.si_code == SI_TIMER ? ThreadOfTimer(n->info) : nullptr;
-      G* g = named != nullptr ? named : Choose(self, Bit(n->sig));
-      if (g != nullptr && Enqueue(g, n->sig, n->info, named == nullptr)) {
-        if (g != self && (g->mask & Bit(n->sig)) == 0) Kick(g, n->sig);
+      if (own) {
+        Hold(n->sig, n->info, tid);
+        heap::thread_words.deferred = 1;
+      } else if (n->owner == kQueued) {
+        Kick(static_cast<G*>(n->info.si_value.sival_ptr), n->sig);
+      } else if (n->owner != kAnybody) {
+        SendReal(n->owner, n->sig, n->info);
       } else {
-        GiveBack(self, n->sig, n->info);
+        Place(self, *n);
       }
       FreeNode(n);
     }
@@ -241,6 +273,21 @@ void PokeAfterHandler(G* g, uint64_t mask) {
   }
 }
 
+namespace {
+
+// In a SignalSection. False: no room.
+bool QueueFor(G* g, int sig, const siginfo_t& info, bool any) {
+  bool queued = Enqueue(g, sig, info, any);
+  // One in sigwait waits in the kernel, for what it blocks.
+  if ((g->waits_for & Bit(sig)) != 0) {
+    ++g->wait_pokes;
+    SendReal(g->m->tid, sig, PokeInfo(sig));
+  }
+  return queued;
+}
+
+}  // namespace
+
 int SendTo(G* g, int sig, const siginfo_t& info) {
   uint64_t bit = Bit(sig);
   bool blocked = (g->mask & bit) != 0;
@@ -251,16 +298,54 @@ int SendTo(G* g, int sig, const siginfo_t& info) {
   {
     SignalSection section;
     if (g->state == sched::GState::kDead) return 0;
-    if (!Enqueue(g, sig, info, false)) error = EAGAIN;
-    // One in sigwait waits in the kernel, for what it blocks.
-    if ((g->waits_for & bit) != 0) {
-      ++g->wait_pokes;
-      SendReal(g->m->tid, sig, PokeInfo(sig));
-    }
+    if (!QueueFor(g, sig, info, false)) error = EAGAIN;
   }
   if (error == 0 && (g->mask & bit) == 0) Kick(g, sig);
   sched::RunDeferred();
   return error;
+}
+
+bool SendToAny(G* self, int sig, const siginfo_t& info) {
+  constexpr uint64_t kOfJobs = Bit(SIGCONT) | Bit(SIGTSTP) | Bit(SIGTTIN) | Bit(SIGTTOU);
+  uint64_t bit = Bit(sig);
+  if ((bit & kOfJobs) != 0 || !IsWrapped(ActionOf(sig))) return false;
+  G* g;
+  bool own;
+  {
+    SignalSection section;
+    bool main_takes = sched::main_g.fs != 0 && Takes(&sched::main_g, bit);
+    g = main_takes ? &sched::main_g : Choose(self, bit);
+    if (g == nullptr) g = ChooseHandling(bit);
+    if (g == nullptr) return false;
+    own = g == self && (g->mask & bit) == 0;
+    if (!own && !QueueFor(g, sig, info, true)) return false;
+  }
+  if (own) {
+    SendReal(OwnTid(), sig, info);
+    return true;
+  }
+  // Its handler may have returned meanwhile (LeaveHandler); Enqueue was a full barrier.
+  if ((LoadRelaxed(&g->mask) & bit) == 0) Kick(g, sig);
+  sched::RunDeferred();
+  return true;
+}
+
+void PassOn(G* g) {
+  for (SignalNode* n = TakeQueue(g); n != nullptr;) {
+    SignalNode* next = n->next;
+    uint64_t bit = Bit(n->sig);
+    G* heir = n->any ? Choose(nullptr, bit) : nullptr;
+    if (heir != nullptr && Enqueue(heir, n->sig, n->info, true)) {
+      StoreRelease(&heir->words->deferred, 1u);  // pairs: OnSchedEnd
+      siginfo_t told = {};
+      told.si_value.sival_ptr = heir;
+      Hold(n->sig, told, kQueued);
+    } else if (n->any) {
+      Hold(n->sig, n->info, kAnybody);
+    }
+    FreeNode(n);
+    n = next;
+  }
 }
 
 void OnSchedEnd(G* g) {

@@ -34,8 +34,9 @@ void SetWord(sigset_t* set, uint64_t word) {
   __builtin_memcpy(set, &word, sizeof word);
 }
 
-// Outside of a section. What waits for the new mask comes now.
+// Outside of a section. What waits for the new mask comes now, and first what was sent before it.
 void ChangeMask(G* g, uint64_t mask) {
+  sched::RunDeferred();
   mask &= ~(kUnblockable | sched::kReservedSignals);
   {
     SignalSection section;

@@ -83,19 +83,20 @@ uint64_t PendingOfThread() {
 
 }  // namespace
 
-SignalSection::SignalSection() {
+HandlersOff::HandlersOff() {
   heap::thread_words.busy++;
   heap::thread_words.in_sched++;
   CompilerFence();
-  queue_lock.Lock();
 }
 
-SignalSection::~SignalSection() {
-  queue_lock.Unlock();
+HandlersOff::~HandlersOff() {
   CompilerFence();
   heap::thread_words.in_sched--;
   heap::EndBusy();
 }
+
+SignalSection::SignalSection() { queue_lock.Lock(); }
+SignalSection::~SignalSection() { queue_lock.Unlock(); }
 
 void Hold(int sig, const siginfo_t& info, int owner) {
   SignalNode* node = NewNode();
@@ -115,7 +116,7 @@ SignalNode* TakeHeld() {
   uint64_t bits = ExchangeAcqRel(&held_without_info, uint64_t{0});  // pairs: Hold
   for (; bits != 0; bits &= bits - 1) {
     int sig = __builtin_ctzll(bits) + 1;
-    Hold(sig, PlainInfo(sig), 0);
+    Hold(sig, PlainInfo(sig), kAnybody);
   }
   SignalNode* newest = ExchangeAcqRel(&held, static_cast<SignalNode*>(nullptr));  // pairs: Hold
   SignalNode* oldest = nullptr;
@@ -190,16 +191,11 @@ int Dequeue(G* g, uint64_t set, siginfo_t* info) {
   return sig;
 }
 
-void ClearQueue(G* g) {
+SignalNode* TakeQueue(G* g) {
   auto* n = static_cast<SignalNode*>(g->signals);
   g->signals = nullptr;
   StoreRelaxed(&g->pending, uint64_t{0});
-  while (n != nullptr) {
-    SignalNode* next = n->next;
-    if (n->any) Hold(n->sig, n->info, 0);
-    FreeNode(n);
-    n = next;
-  }
+  return n;
 }
 
 void TakePendingOfThread(G* g) {

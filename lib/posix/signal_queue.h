@@ -20,20 +20,31 @@ constexpr uint64_t Bit(int sig) { return uint64_t{1} << (sig - 1); }
 constexpr int kSignalCount = 65;
 constexpr int kFirstRealTime = 32;
 
-// Around accesses to queues: nobody switches, handlers of the program are held back. What came
-// meanwhile runs when sched::RunDeferred is called after it.
-class SignalSection {
+// Handlers of the program are held back, and nobody preempts. What came meanwhile runs when
+// sched::RunDeferred is called after it.
+class HandlersOff {
+ public:
+  HandlersOff();
+  ~HandlersOff();
+  HandlersOff(const HandlersOff&) = delete;
+  HandlersOff& operator=(const HandlersOff&) = delete;
+};
+
+// Around accesses to queues. Nothing inside of it may make a thread runnable: that can switch, and
+// the lock would be held by one that waits for a P.
+class SignalSection : HandlersOff {
  public:
   SignalSection();
   ~SignalSection();
-  SignalSection(const SignalSection&) = delete;
-  SignalSection& operator=(const SignalSection&) = delete;
 };
+
+constexpr int kAnybody = 0;  // may take it
+constexpr int kQueued = -1;  // the G in its value has it in its queue and must be made to look
 
 struct SignalNode {
   SignalNode* next;
   int sig;
-  int owner;  // held: the kernel thread without a G that it came to, 0: anybody takes it
+  int owner;  // held: the kernel thread without a G that it came to, or one of the two below
   bool any;   // in a queue: anybody could have taken it
   siginfo_t info;
 };
@@ -51,8 +62,8 @@ void FreeNode(SignalNode* node);
 bool Enqueue(G* g, int sig, const siginfo_t& info, bool any);
 // Takes the oldest one of the lowest signal in `set` out of it; 0: there is none.
 int Dequeue(G* g, uint64_t set, siginfo_t* info);
-// Empties the queue of a thread that ends: what others may have goes to the process.
-void ClearQueue(G* g);
+// Empties the queue of a thread that ends; each node must go to FreeNode.
+SignalNode* TakeQueue(G* g);
 
 // What the kernel holds for the running kernel thread alone, since its thread blocks it, goes to
 // the queue of g: other threads will run here. Not in a SignalSection.

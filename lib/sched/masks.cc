@@ -54,6 +54,7 @@ void SetMaskOf(G* g, uint64_t mask) {
     Count(mask, 1u);
     Count(before, ~0u);
     g->mask = mask;
+    StoreRelaxed(&g->handling, g->handling & mask);
   }
   StoreRelaxed(&g->m->mask, mask);
 }

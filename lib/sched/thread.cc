@@ -20,6 +20,7 @@
 #include "heap/fastpath.h"
 #include "heap/mcache.h"
 #include "plat/context.h"
+#include "sched/confine.h"
 #include "sched/fork.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
@@ -70,7 +71,13 @@ G* TakeG(uint32_t shift) {
 }
 
 void AwaitStackLeft(G* g) {
-  while (LoadAcquire(&g->on_cpu) != 0) CpuRelax();  // pairs: FinishSwitch
+  for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
+    if (i % 256 == 255 && !IsConfined()) {
+      plat::Syscall(__NR_sched_yield);
+    } else {
+      CpuRelax();
+    }
+  }
 }
 
 // --- the thread itself ---
@@ -103,9 +110,13 @@ bool ClaimEnded(G* g) {
 // The last thing a thread does.
 [[noreturn]] void End(G* g) {
   if (!Active()) EndPlainThread();
+  RunDeferred();  // signals that were sent while it lived
   ReleaseRobust(g);
-  if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) exit(0);
   P* p = EnterSched(g);
+  if (__atomic_sub_fetch(&sched.gcount, 1, __ATOMIC_ACQ_REL) == 0) {
+    LeaveSched(g);
+    exit(0);
+  }
   if (on_thread_end != nullptr) on_thread_end(g);
   g->state = GState::kDead;
   auto* joiner = static_cast<Waiter*>(ExchangeAcqRel(&g->joiner, static_cast<void*>(Ended())));
@@ -116,20 +127,23 @@ bool ClaimEnded(G* g) {
   __builtin_unreachable();
 }
 
-void Run(G* g) {
+// The landing place lasts to the end: handlers and destructors may leave by pthread_exit, too.
+[[noreturn]] void Run(G* g) {
   __pthread_unwind_buf_t landing;
   int landed = __sigsetjmp(reinterpret_cast<struct __jmp_buf_tag*>(&landing.__cancel_jmp_buf), 0);
   if (landed != 0) {  // pthread_exit or cancelled: the result is set
     LeaveCallEarly();
-    return;
-  }
-  __pthread_register_cancel(&landing);
-  if (g->c11) {
-    auto start = reinterpret_cast<int (*)(void*)>(reinterpret_cast<Addr>(g->start));
-    *ResultField(g->fs) = reinterpret_cast<void*>(static_cast<intptr_t>(start(g->arg)));
   } else {
-    *ResultField(g->fs) = g->start(g->arg);
+    __pthread_register_cancel(&landing);
+    if (g->c11) {
+      auto start = reinterpret_cast<int (*)(void*)>(reinterpret_cast<Addr>(g->start));
+      *ResultField(g->fs) = reinterpret_cast<void*>(static_cast<intptr_t>(start(g->arg)));
+    } else {
+      *ResultField(g->fs) = g->start(g->arg);
+    }
   }
+  RunDestructors();
+  End(g);
 }
 
 void Begin(void* arg) {
@@ -138,8 +152,6 @@ void Begin(void* arg) {
   InitLibcOnThread();
   LeaveSched(g);  // handlers of the program may run from here on
   Run(g);
-  RunDestructors();
-  End(g);
 }
 
 // --- making one ---
@@ -193,6 +205,7 @@ void Fill(G* g, const ThreadRequest& r) {
   g->interrupts = 0;
   g->pending = 0;
   g->signals = nullptr;
+  g->handling = 0;
   g->waits_for = 0;
   g->wait_pokes = 0;
   g->alt_low = 0;
@@ -275,7 +288,8 @@ int Join(G* g, void** result, uint64_t deadline, bool try_only) {
         if (CasAcqRel(&g->joiner, &mine, nullptr)) {  // pairs: End
           return why == Wake::kTimeout ? ETIMEDOUT : EINTR;
         }
-        // It has ended meanwhile.
+        // It has ended meanwhile, and may be about to end this wait: `w` must last until then.
+        AwaitStackLeft(g);
       }
       break;
     }
