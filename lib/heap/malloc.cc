@@ -26,9 +26,27 @@ UNDERGO_COLD void* NoMemory() {
   return nullptr;
 }
 
+// Around calls of the collector. The world may stop in them, but no handler may leave them for
+// good.
+class HookScope {
+ public:
+  HookScope() {
+    thread_words.in_hook++;
+    CompilerFence();
+  }
+  ~HookScope() {
+    CompilerFence();
+    thread_words.in_hook--;
+    if (UNDERGO_UNLIKELY(thread_words.jump_below != 0)) TellBusyEnd();
+  }
+  HookScope(const HookScope&) = delete;
+  HookScope& operator=(const HookScope&) = delete;
+};
+
 // Lets the collector know how the heap grows: it may start a cycle, or ask for help. The caller
 // holds the new object on its stack, so that it is found.
 UNDERGO_COLD void TellCollector() {
+  HookScope hook;
   MCache* mc = thread_words.mcache;
   size_t bytes = mc->gc_news;
   FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{mc->gc_small});
@@ -42,7 +60,10 @@ void MayTellCollector() {
 }
 
 void* WantLarge(size_t size, uint32_t align_slices, bool want_zero) {
-  if (before_large != nullptr && thread_words.busy == 0) before_large(size);
+  if (before_large != nullptr && thread_words.busy == 0) {
+    HookScope hook;
+    before_large(size);
+  }
   return MallocLarge(size, align_slices, want_zero);
 }
 

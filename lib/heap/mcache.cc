@@ -38,8 +38,10 @@ namespace undergo::heap {
 
 constinit MCache empty_mcache = {};
 UNDERGO_TLS ThreadWords thread_words = {
-    &empty_mcache, 0, 0, 0, 0, nullptr, nullptr, nullptr, 0, 0, 0, nullptr, 0, nullptr, 0};
+    &empty_mcache, 0, 0,       0, 0,       nullptr, nullptr, nullptr, 0, 0, 0,
+    nullptr,       0, nullptr, 0, nullptr, 0,       0,       0,       {}};
 constinit BusyEndHook on_busy_end = nullptr;
+constinit BusyEndHook on_jump = nullptr;
 
 namespace {
 

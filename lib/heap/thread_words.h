@@ -35,6 +35,12 @@ struct ThreadWords {
   // posix/ceiling.cc; the thread itself.
   void* ceilings;     // held mutexes that raise its priority; null: none
   int base_priority;  // what it has without them
+  // posix/jump.cc; the thread itself.
+  void* interrupted;     // the innermost handler that came in a slow path; null: none
+  uint32_t in_hook;      // calls of the collector by the allocator, which are no BusyScope
+  uint32_t jump_below;   // a jump waits for `busy` and `in_hook` to fall below this; 0: none
+  uint32_t jump_value;   // what it gives to setjmp
+  uint64_t jump_to[10];  // where it goes: what the buffer held
 };
 #ifdef UNDERGO_SIMULATION  // tests/sim: several simulated threads in one kernel thread
 extern ThreadWords* running_words;
@@ -47,12 +53,20 @@ extern UNDERGO_TLS ThreadWords thread_words;
 // that.
 using BusyEndHook = void (*)();
 extern constinit BusyEndHook on_busy_end;
+// The same for `jump_below`, which posix/ sets.
+extern constinit BusyEndHook on_jump;
+
+// Somebody waits for the end of a BusyScope, or of a call of the collector.
+inline void TellBusyEnd() {
+  if (thread_words.busy == 0 && thread_words.stop_pending != 0) on_busy_end();
+  if (thread_words.busy + thread_words.in_hook < thread_words.jump_below) on_jump();
+}
 
 inline void EndBusy() {
   CompilerFence();
   thread_words.busy--;
   CompilerFence();  // the stop signal sees either busy or this end of it
-  if (UNDERGO_UNLIKELY(thread_words.stop_pending != 0) && thread_words.busy == 0) on_busy_end();
+  if (UNDERGO_UNLIKELY((thread_words.stop_pending | thread_words.jump_below) != 0)) TellBusyEnd();
 }
 
 class BusyScope {

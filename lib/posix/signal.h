@@ -29,6 +29,9 @@ int SendToProcess(int sig, const siginfo_t& info);
 // What these two sent has its code back.
 void Undisguise(siginfo_t* info);
 
+// Whether the thread block is that of the G's own kernel thread, not borrowed by a child.
+bool IsOnOwnM(const G* g);
+
 // To a thread with a G: queued, and the thread is made to look. An error number.
 int SendTo(G* g, int sig, const siginfo_t& info);
 // What the process sends to itself, by a thread with the G `self` or by a plain one. False: no

@@ -3,6 +3,9 @@
 // hang, no slot be handed out twice, and memory still be found afterwards.
 // native: no
 // run:
+// run: name=thread env=UNDERGO=sched=on thread
+// run: name=kernel_thread env=UNDERGO=sched=off thread
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/time.h>
@@ -22,7 +25,7 @@ static void Jump(int sig) {
   siglongjmp(back, 1);
 }
 
-int main(void) {
+static void* Storm(void* arg) {
   static unsigned char* volatile p[kSlots];
   static volatile size_t n[kSlots];
   static Random r = {17};
@@ -64,6 +67,26 @@ int main(void) {
   for (int i = 0; i < 100000; i++) free(malloc(1 + (size_t)i % 100000));
   long rss = RssKb();
   CHECK_MSG(rss < 200000, "%ld kB after %d jumps", rss, jumps);
+  // A thread that were still in the middle of malloc could not give memory back.
+  char* volatile large = malloc(64 << 20);
+  memset(large, 1, 64 << 20);
+  free(large);
+  CHECK_EQ(malloc_trim(0), 1);
+  return arg;
+}
+
+int main(int argc, char** argv) {
+  if (argc > 1 && strcmp(argv[1], "thread") == 0) {
+    pthread_t t;
+    CHECK_EQ(pthread_create(&t, NULL, Storm, NULL), 0);
+    sigset_t alarm;
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, &alarm, NULL), 0);
+    CHECK_EQ(pthread_join(t, NULL), 0);
+  } else {
+    Storm(NULL);
+  }
   puts("jumps right");
   return 0;
 }

@@ -24,6 +24,7 @@
 
 namespace undergo::heap {
 constinit BusyEndHook on_busy_end = nullptr;
+constinit BusyEndHook on_jump = nullptr;
 }
 
 namespace undergo::world {
