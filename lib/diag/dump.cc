@@ -64,8 +64,10 @@ struct Dump {
 };
 
 // Of the dump that is being printed.
-constinit uint32_t busy = 0;  // atomic futex
+enum Busy : uint32_t { kIdle, kPrinting, kPrintingAgain };
+constinit uint32_t busy = kIdle;  // atomic futex
 constinit DumpOrder order_now = {};
+constinit const char* next_title = nullptr;  // atomic; of the one that follows it
 
 void NoteRunning(Dump* d) {
   world::ForEachStopped([d](const world::StoppedThread& t) {
@@ -245,31 +247,52 @@ void DumpThreads(const DumpOrder& order) {
   plat::Unmap(memory, kSize);
 }
 
-void End() {
-  StoreRelease(&busy, 0u);  // pairs: RequestDump, AwaitDump
+// False: one more is wanted.
+bool End() {
+  uint32_t printing = kPrinting;
+  if (!CasAcqRel(&busy, &printing, uint32_t{kIdle})) return false;  // pairs: RequestDump, AwaitDump
   plat::FutexWake(&busy, ~0u >> 1);
+  return true;
 }
 
 void RunDump(void*) {
   DumpOrder order = order_now;
-  DumpThreads(order);
-  if (order.then != nullptr) order.then();
-  End();
+  for (;;) {
+    DumpThreads(order);
+    if (order.then != nullptr) order.then();
+    if (End()) return;
+    order = {};
+    order.title = LoadRelaxed(&next_title);
+    StoreRelease(&busy, uint32_t{kPrinting});  // pairs: RequestDump
+  }
+}
+
+// One dump that begins later serves all who asked meanwhile.
+bool Queue(const DumpOrder& order) {
+  StoreRelaxed(&next_title, order.title);
+  uint32_t printing = kPrinting;
+  return CasAcqRel(&busy, &printing, uint32_t{kPrintingAgain}) ||  // pairs: End
+         printing == kPrintingAgain;
 }
 
 }  // namespace
 
 bool RequestDump(const DumpOrder& order) {
-  uint32_t none = 0;
-  if (!CasAcqRel(&busy, &none, 1u)) return false;  // pairs: End
+  for (;;) {
+    uint32_t idle = kIdle;
+    if (CasAcqRel(&busy, &idle, uint32_t{kPrinting})) break;  // pairs: End
+    if (!order.queues) return false;
+    if (Queue(order)) return true;
+  }
   order_now = order;
   if (plat::SpawnThread(RunDump, nullptr, "undergo-dump") > 0) return true;
-  End();
+  StoreRelease(&busy, uint32_t{kIdle});  // pairs: RequestDump, AwaitDump
+  plat::FutexWake(&busy, ~0u >> 1);
   return false;
 }
 
 void AwaitDump() {
-  while (LoadAcquire(&busy) != 0) plat::FutexWait(&busy, 1);  // pairs: End
+  while (uint32_t now = LoadAcquire(&busy)) plat::FutexWait(&busy, now);  // pairs: End
 }
 
 }  // namespace undergo::diag

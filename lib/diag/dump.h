@@ -16,10 +16,11 @@ struct DumpOrder {
   int waiting_tid = 0;
   const void* waiting_context = nullptr;
   void (*then)() = nullptr;  // called at the end, on the thread that prints; null: nothing
+  bool queues = false;       // while another dump is being printed: one more after it
 };
 
 // Prints the dump soon, on a thread of its own. From anywhere, also from a signal handler. False
-// when another one is being printed, or no thread can be made.
+// when another one is being printed and this one does not queue, or no thread can be made.
 bool RequestDump(const DumpOrder& order);
 // Sleeps until the dump that is being printed is over. In a handler that leaves signal 33 open.
 void AwaitDump();

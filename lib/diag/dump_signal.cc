@@ -47,6 +47,7 @@ void OnSignal(int sig, siginfo_t*, void* context) {
   if (world::WhoseMemory() == world::Whose::kForeign) return;
   DumpOrder order;
   order.title = "undergo: all threads:";
+  order.queues = true;
   RequestDump(order);
 }
 

@@ -22,12 +22,19 @@
 static char text[1 << 20];
 static atomic_int up;
 static int ready[2];
+static int dumped[2];  // a byte for each dump that has been read
+
+static int Count(const char* what) {
+  int n = 0;
+  for (const char* at = text; (at = strstr(at, what)) != NULL; at++) n++;
+  return n;
+}
 
 // What the child wrote to stderr is in `text`; returns its wait status. `sig` is sent to it as soon
 // as it is ready, unless 0; it may send itself one.
 static int Watch(void (*body)(void), int sig) {
   int err[2];
-  CHECK(pipe(err) == 0 && pipe(ready) == 0);
+  CHECK(pipe(err) == 0 && pipe(ready) == 0 && pipe(dumped) == 0);
   pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
@@ -45,9 +52,13 @@ static int Watch(void (*body)(void), int sig) {
   close(ready[0]);
   size_t n = 0;
   ssize_t got;
-  while ((got = read(err[0], text + n, sizeof text - 1 - n)) > 0) n += (size_t)got;
-  text[n] = 0;
-  close(err[0]);
+  text[0] = 0;
+  for (int told = 0; (got = read(err[0], text + n, sizeof text - 1 - n)) > 0;) {
+    text[n += (size_t)got] = 0;
+    for (; told < Count("WaitsInHere(...)") && told < Count("GoesOnBody(...)"); told++)
+      CHECK_EQ(write(dumped[1], "d", 1), 1);
+  }
+  close(err[0]), close(dumped[0]), close(dumped[1]);
   int status;
   CHECK(waitpid(child, &status, 0) == child);
   return status;
@@ -276,19 +287,16 @@ static void Child(const char* name) {
 
 // --- UNDERGO=dump=USR1 ---
 
-static int Count(const char* what) {
-  int n = 0;
-  for (const char* at = text; (at = strstr(at, what)) != NULL; at++) n++;
-  return n;
-}
 static void GoesOnBody(void) {
+  char c;
   Threads();
   pthread_t last = Start(Sleeps, NULL);
   for (int i = 0; i < 3; i++) {
     if (i == 0) kill(getpid(), SIGUSR1);
     if (i == 1) raise(SIGUSR1);
     if (i == 2) pthread_kill(last, SIGUSR1);
-    SleepMs(300);
+    while (read(dumped[0], &c, 1) != 1) {  // it is interrupted where the signal came
+    }
   }
   CHECK_EQ(up, 5);
   for (int i = 0; i < 3; i++) CHECK(signal(SIGUSR1, SIG_DFL) == SIG_DFL);
