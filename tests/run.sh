@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs the test suites and prints `N passed, N failed, N skipped` as its last line.
 #
-#   tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST] [--only GLOB] [--list]
+#   tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST] [--only GLOB,...] [--list]
 #                [--setting KEY=VALUE]
 #
 # Suites: unit, preload (with the model test), parts (every tests/*/run.sh) and compat. Each build
 # that is there is run: build/ and build/debug/. With --so only the preload suite runs, over those
 # objects; --native runs it over the C library's malloc. BUILD=DIR names another build folder.
 # --setting adds one to the UNDERGO= of each program.
+# Over the C library's malloc, which only shows that the tests are right, no run is repeated for the
+# sake of settings, and none is long.
 #
 # A program of tests/preload or tests/model says in its head comment how it is to be run:
 #   // run: [name=N] [env=K=V]... [preload=PLUGIN] [exit=N] [native=no] [pace=long] [ARG]...
@@ -23,7 +25,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 usage() {
   echo "usage: tests/run.sh [--quick|--all] [--native] [--so PATH]... [--suite LIST]" \
-    "[--only GLOB] [--list] [--setting KEY=VALUE]" >&2
+    "[--only GLOB,...] [--list] [--setting KEY=VALUE]" >&2
   exit 2
 }
 
@@ -59,6 +61,17 @@ ulimit -c 0
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/undergo-tests.XXXXXX") || exit 2
 trap 'rm -rf "$scratch"' EXIT
 
+# Whether --only means this name: it matches one of the globs.
+chosen() { # NAME
+  local glob globs
+  IFS=, read -ra globs <<<"$only"
+  for glob in "${globs[@]}"; do
+    # shellcheck disable=SC2254
+    case $1 in $glob) return 0 ;; esac
+  done
+  return 1
+}
+
 passed=0 failed=0 skipped=0
 failures=()
 verdict() { # ok|FAIL|skip LABEL [REASON]
@@ -89,8 +102,7 @@ run_unit() { # BUILD
   [ "$pace" = quick ] || export SIM_SEEDS="${SIM_SEEDS:-10000}"
   for bin in "$1"/tests/unit/*; do
     if [ ! -f "$bin" ] || [ ! -x "$bin" ]; then continue; fi
-    # shellcheck disable=SC2254
-    case ${bin##*/} in $only) ;; *) continue ;; esac
+    chosen "${bin##*/}" || continue
     log=$scratch/unit.log
     timeout -k 5 300 "$bin" --color=never --encoding=ascii --jobs 2 --timeout 120 \
       >"$log" 2>&1 </dev/null
@@ -126,19 +138,24 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
   for word in "${words[@]+"${words[@]}"}"; do
     case $word in
       name=*) name=${word#*=} ;;
+      env=UNDERGO=* | env=GO*) [ "$kind" = native ] && continue ;;&
       env=UNDERGO=*) undergo=${word#*=*=}${setting:+,$setting} ;;
       env=*) vars+=("${word#*=}") ;;
       exit=*) want=${word#*=} ;;
       preload=*) extra=$(realpath -m "${program%/*}/plugins/${word#*=}.so") ;;
       native=no) [ "$kind" = native ] && return ;;
-      pace=long) [ "$pace" = quick ] && return ;;
+      pace=long) [ "$pace" = quick ] && return; [ "$kind" = native ] && return ;;
       *) args+=("$word") ;;
     esac
   done
   [ -n "$undergo" ] && vars+=("UNDERGO=$undergo")
   local base=${program##*/}
-  # shellcheck disable=SC2254
-  case "$base${name:+.$name}" in $only) ;; *) return ;; esac
+  chosen "$base${name:+.$name}" || return
+  if [ "$kind" = native ]; then
+    local same="$base ${vars[*]-} $extra ${args[*]-}"
+    case " ${native_runs-} " in *"|$same|"*) return ;; esac
+    native_runs="${native_runs-}|$same|"
+  fi
   local label="$kind $base${name:+.$name}"
   if [ $list = yes ]; then echo "$label ${args[*]-}"; return; fi
 
@@ -211,8 +228,7 @@ run_parts() {
   local part log status
   for part in tests/*/run.sh; do
     [ -x "$part" ] || continue
-    # shellcheck disable=SC2254
-    case $(basename "$(dirname "$part")") in $only) ;; *) continue ;; esac
+    chosen "$(basename "$(dirname "$part")")" || continue
     log=$scratch/part.log
     BUILD=$BUILD PACE=$pace timeout -k 5 900 "$part" </dev/null 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}

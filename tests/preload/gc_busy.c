@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A machine with far too much to do: the threads of the program wait long for a CPU, and so are
 // late when they are to stop. Collections take place all the same, those that are asked for and
-// those that the heap asks for, and the leak does not grow. run: pace=long native: no timeout: 100
+// those that the heap asks for, and the leak does not grow.
+// native: no
+// run: pace=long
+// timeout: 100
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
