@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // fork in signal handlers while threads begin and end: in those that compute, that wait, that are
 // in the middle of ending, on the main thread and on others. Children allocate, which a handler's
-// may under the library only, and those of a thread at rest go on to use threads. run: run:
-// name=off pace=long env=UNDERGO=sched=off run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1 run: name=preempted
-// env=UNDERGO=sched=on,stress=preempt timeout: 60
+// may under the library only, and those of a thread at rest go on to use threads.
+// run: env=UNDERGO=sched=on
+// run: name=off pace=long env=UNDERGO=sched=off
+// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
+// run: name=preempted env=UNDERGO=sched=on,stress=preempt
+// timeout: 60
 #include <stdatomic.h>
 #include <sys/wait.h>
 
