@@ -62,7 +62,7 @@ static void* Storm(void* arg) {
   }
   memset(&every, 0, sizeof every);
   setitimer(ITIMER_REAL, &every, NULL);
-  CHECK_MSG(jumps > 15, "only %d jumps", jumps);
+  CHECK_MSG(jumps > 3, "only %d jumps", jumps);
   for (int k = 0; k < kSlots; k++) free(p[k]);
   for (int i = 0; i < 100000; i++) free(malloc(1 + (size_t)i % 100000));
   long rss = RssKb();
