@@ -292,6 +292,13 @@ void PollUntilNearest(M* m, bool nap) {
   }
 }
 
+// Gs wait for descriptors or deadlines, but no M does on their behalf, though a P is idle. (The M
+// of a busy P comes here at last.)
+bool PollerMissing() {
+  return LoadRelaxed(&sched.last_poll) != 0 && LoadRelaxed(&sched.idle_p_count) != 0 &&
+         (NetpollActive() || NearestDeadline() != 0);
+}
+
 // It wakes the next M when it has found work.
 void StartSpinning(M* m) {
   if (m->spinning) return;
@@ -313,6 +320,8 @@ G* FindRunnable(M* m) {
       if (AnyWork() && (p = TakeIdleP()) != nullptr) {
         HoldP(m, p, kPSched);
         StartSpinning(m);  // it may be all that came of several calls of WakeP
+      } else if (PollerMissing()) {
+        PollUntilNearest(m, false);  // HandOffP wanted an M for that
       } else {
         StopM(m);
       }

@@ -13,8 +13,8 @@
 //  * What others have to do by the clock (clock_hook).
 //
 // It sleeps for 20 us, after 50 looks without a find twice as long each time, up to 10 ms. When all
-// Ps have been idle for a second or longer, and nothing is left to do, it sleeps until one is
-// taken, or for a minute.
+// Ps have been idle for a second or longer, and nothing is left to do (an M waits in the poller, if
+// need be), it sleeps until one is taken, or for a minute.
 // Source: Go's sysmon and retake in runtime/proc.go.
 #include "sched/sysmon.h"
 
@@ -264,8 +264,9 @@ void RunSysmon() {
     if (UNDERGO_UNLIKELY(idle % kIdleLooks == 1) && on_all_idle != nullptr && idle > 1) {
       on_all_idle();
     }
-    bool deep = idle > kIdleLooks && NearestDeadline() == 0 && TracePeriod() == 0 && !MayRetire() &&
-                StacksTrimmedSince(idle_since);
+    bool polled = !NetpollActive() || LoadRelaxed(&sched.last_poll) == 0;
+    bool deep = idle > kIdleLooks && polled && NearestDeadline() == 0 && TracePeriod() == 0 &&
+                !MayRetire() && StacksTrimmedSince(idle_since);
     if (deep) {
       heap::BusyScope busy;
       NetpollVerify(LoadRelaxed(&sched.now), true);
