@@ -95,7 +95,7 @@ void JoinAudit(char** envp) {
   }
 }
 
-void StartCollector() {
+void StartCollector(int procs) {
   if (options.gc == GcMode::kOff) return;
   if (posix::HasOwnMalloc()) {
     // Its objects are not ours to collect, and we cannot see into them.
@@ -109,7 +109,7 @@ void StartCollector() {
   gc::Config config;
   config.percent = options.gogc_percent;
   config.memory_limit = options.gomemlimit_bytes;
-  config.procs = Procs();
+  config.procs = procs;
   config.mode = ModeOf(options.gc);
   config.trace = options.godebug.gctrace > 0;
   config.pacer_trace = options.godebug.gcpacertrace > 0;
@@ -153,7 +153,8 @@ void Start(int, char**, char** envp) {
   plat::AddOwnModule();
   posix::InstallForkHandlers();
   JoinAudit(envp);
-  StartCollector();
+  int procs = options.gc != GcMode::kOff || options.sched ? Procs() : 0;
+  StartCollector(procs);
   posix::InstallThreadExitHook();
   // Who names a signal wants no call of the program to end early for it.
   bool dumps = options.dump_signal > 0;
@@ -172,9 +173,9 @@ void Start(int, char**, char** envp) {
   if (posix::ProgramImports("__sanitizer_symbolize_code")) {
     sched::StayKernelThreads("a sanitizer watches this program");
   }
-  posix::QuietOpenMp(Procs());
+  posix::QuietOpenMp(procs);
   if (posix::ProgramImports("ptrace")) sched::ForkersTrace();
-  sched::Configure(Procs());
+  sched::Configure(procs);
   // As in Go, an explicit number stays.
   if (options.gomaxprocs <= 0 && options.godebug.updatemaxprocs > 0) sched::ConfigureProcs(Procs);
   sched::ConfigureTrace(static_cast<uint64_t>(Max(options.godebug.schedtrace, 0)) * 1'000'000,

@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kMaxPath = 4096;
 constexpr int kEnd = -1;  // of the file
 constexpr long kEintr = 4;
+constexpr int kLeastLimit = 2;  // CPUs that a limit counts as at the least
 
 // A file read byte by byte through a small buffer.
 class ByteReader {
@@ -295,14 +296,16 @@ int AffinityCpus() {
 int ProcsUnderQuota(int cpus, const CpuQuota& quota) {
   int64_t limit = quota.quota_us / quota.period_us;
   if (quota.quota_us % quota.period_us != 0) ++limit;
-  if (limit < 2) limit = 2;
+  if (limit < kLeastLimit) limit = kLeastLimit;
   return limit < cpus ? static_cast<int>(limit) : cpus;
 }
 
 int DefaultProcs(bool use_cgroup, const CgroupFiles& files) {
   const int cpus = AffinityCpus();
+  // Six files are not opened at each program's start for nothing.
+  if (!use_cgroup || cpus <= kLeastLimit) return cpus;
   CpuQuota quota;
-  return use_cgroup && ReadCpuQuota(files, &quota) ? ProcsUnderQuota(cpus, quota) : cpus;
+  return ReadCpuQuota(files, &quota) ? ProcsUnderQuota(cpus, quota) : cpus;
 }
 
 }  // namespace undergo::boot
