@@ -107,7 +107,8 @@ void BecomeChild() {
   // A child of a child that never started the scheduler.
   if (g == nullptr && heir != nullptr && heir->fs == OwnThread()) g = heir;
   if (g != nullptr) BecomePlain(g);
-  if (sched.procs != 0) heir = g;
+  if (sched.procs == 0) return;  // it never ran
+  heir = g;
   SemaAfterFork();
 }
 

@@ -17,7 +17,10 @@
 // Sources: futex(2); Go's runtime/sema.go; Pizlo's parking lot.
 #include "sched/sema.h"
 
+#include <sys/mman.h>
+
 #include "base/assert.h"
+#include "plat/syscall.h"
 #include "world/record.h"
 
 namespace undergo::sched {
@@ -30,7 +33,11 @@ struct Bucket {
 };
 
 constexpr uint32_t kBucketBits = 14;
-constinit Bucket buckets[1u << kBucketBits] = {};
+// Pages of its own, which the kernel clears in forked children: to look at all of them there would
+// cost more than the rest of a fork.
+alignas(kOsPageSize) constinit Bucket buckets[1u << kBucketBits] = {};
+static_assert(sizeof buckets % kOsPageSize == 0);
+constinit bool cleared_by_kernel = false;  // start_lock
 
 Bucket* BucketOf(const void* key) {
   constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;
@@ -230,7 +237,13 @@ bool MaySleep(const void* key) {
   return LoadAcquire(&BucketOf(key)->keys) != nullptr;  // pairs: Put
 }
 
+void PrepareSemaForForks() {
+  long r = plat::Syscall(__NR_madvise, &buckets[0], sizeof buckets, MADV_WIPEONFORK);
+  cleared_by_kernel = !plat::IsError(r);
+}
+
 void SemaAfterFork() {
+  if (cleared_by_kernel) return;
   for (Bucket& b : buckets) {
     if (b.keys != nullptr) b.keys = nullptr;
     if (b.lock.locked()) b.lock.ResetAfterFork();

@@ -127,6 +127,8 @@ bool Abandon(Sleeper* s);
 // False: nobody sleeps there. A hint as far as the caller is not ordered behind the sleepers.
 bool MaySleep(const void* key);
 
+// When the scheduler starts.
+void PrepareSemaForForks();
 // In a forked child: only the calling thread is left.
 void SemaAfterFork();
 

@@ -31,6 +31,7 @@
 #include "sched/preempt.h"
 #include "sched/quiesce.h"
 #include "sched/sched.h"
+#include "sched/sema.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 #include "sched/tcb.h"
@@ -357,6 +358,7 @@ const char* Start() {
   PreparePreemption();  // after the first thread: libc installs its handler of the signal then
   // Children begin without a scheduler; see sched/fork.cc.
   plat::Syscall(__NR_madvise, &active_page[0], sizeof active_page, MADV_WIPEONFORK);
+  PrepareSemaForForks();
   StoreRelease(&active_page[0], 1u);  // pairs: Active
   return nullptr;
 }

@@ -28,8 +28,9 @@ constexpr uint32_t kBuckets = 1024;
 
 constinit Record* chunks[kMaxChunks] = {};  // filled in order, never emptied; records_lock
 constinit uint32_t chunk_count = 0;         // records_lock for writers
-constinit Record* free_records = nullptr;   // records_lock; linked by next
-constinit Record* buckets[kBuckets] = {};   // records_lock
+constinit size_t last_used = 0;            // records of the last chunk that were used; records_lock
+constinit Record* free_records = nullptr;  // records_lock; used before, linked by next
+constinit Record* buckets[kBuckets] = {};  // records_lock
 
 uint32_t BucketOf(int tid) { return static_cast<uint32_t>(tid) % kBuckets; }
 
@@ -39,11 +40,21 @@ bool MoreRecords() {
   if (chunk == nullptr) return false;
   chunks[chunk_count] = chunk;
   StoreRelease(&chunk_count, chunk_count + 1);  // pairs: IsRecord
-  for (size_t i = kChunkRecords; i-- > 0;) {
-    chunk[i].next = free_records;
-    free_records = &chunk[i];
-  }
+  last_used = 0;
   return true;
+}
+
+// Without memory: null. Pages of a chunk are touched one after the other, as most processes have
+// few threads.
+Record* TakeRecord() {
+  Record* r = free_records;
+  if (r != nullptr) {
+    free_records = r->next;
+    return r;
+  }
+  bool full = chunk_count == 0 || last_used == kChunkRecords;
+  if (full && !MoreRecords()) return nullptr;
+  return &chunks[chunk_count - 1][last_used++];
 }
 
 void Link(Record* r) {
@@ -88,9 +99,8 @@ Record* FindRecord(int tid) {
 }
 
 Record* NewRecord(int tid) {
-  if (free_records == nullptr && !MoreRecords()) return nullptr;
-  Record* r = free_records;
-  free_records = r->next;
+  Record* r = TakeRecord();
+  if (r == nullptr) return nullptr;
   *r = {};
   r->tid = tid;
   Link(r);
@@ -189,10 +199,11 @@ void ResetRecords() {
   Record kept = mine != nullptr ? *mine : Record{};
   first_record = free_records = nullptr;
   record_count = 0;
-  for (Record*& b : buckets) b = nullptr;
   for (uint32_t i = 0; i < chunk_count; ++i) {
-    for (size_t k = 0; k < kChunkRecords; ++k) {
+    size_t used = i + 1 == chunk_count ? last_used : kChunkRecords;
+    for (size_t k = 0; k < used; ++k) {
       Record* r = &chunks[i][k];
+      if (r->tid != 0) buckets[BucketOf(r->tid)] = nullptr;
       *r = {};
       if (r == mine) continue;
       r->next = free_records;

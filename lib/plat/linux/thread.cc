@@ -252,6 +252,7 @@ void ForEachOwnStack(void (*visit)(void* context, Addr low, Addr high), void* co
 
 void ForgetOwnThreads() {
   for (Slot& s : slots) {
+    if (s.state == kFree && s.tid == 0 && s.map == 0) continue;  // its page is not copied for that
     if (s.state != kRunning) s.map = 0;  // its maker was at work on it: lost
     FreeMemory(&s);
     s = {};
