@@ -130,12 +130,17 @@ class Summary(driver.Summary):
 
     def behaved_table(self, layout):
         cpu, rss = self.behaved_ratios("cpu_s"), self.behaved_ratios("rss_kb")
-        table = [["workload", "CPU s, GC off", "CPU, on / off", "RSS, on / off"]]
+        table = [["workload", "CPU s, GC off", "user s, on", "system s, on", "faults, on",
+                  "CPU, on / off", "RSS, on / off"]]
         for row, ratio in cpu.items():
-            off = report.median(self.results["behaved"][row]["off"], "cpu_s")
-            table.append([row, number(off), number(ratio, 3), number(rss.get(row), 3)])
-        table.append(["geometric mean", ""] + [number(report.geometric_mean(r.values()), 3)
-                                               for r in (cpu, rss)])
+            on, off = (self.results["behaved"][row][mode] for mode in ("on", "off"))
+            more = [report.median(on, key) - report.median(off, key)
+                    for key in ("user_s", "system_s", "minor_faults")]
+            table.append([row, number(report.median(off, "cpu_s")), "%+.3f" % more[0],
+                          "%+.3f" % more[1], "%+d" % more[2], number(ratio, 3),
+                          number(rss.get(row), 3)])
+        table.append(["geometric mean", "", "", "", ""]
+                     + [number(report.geometric_mean(r.values()), 3) for r in (cpu, rss)])
         return layout(table)
 
     def text(self):

@@ -4,6 +4,7 @@
 collector costs programs that free what they allocate. Writes bench/results/gc.{md,json,svg}; see
 bench/README.md."""
 
+import fnmatch
 import json
 import os
 import re
@@ -212,15 +213,23 @@ def main():
     options = driver.Options(__doc__, names, SUBJECTS, "gc", "nodes")
     options.add_argument("--compat", metavar="DIR", default="../shared/compat",
                          help="the compatibility corpus (default: ../shared/compat)")
+    options.add_argument("--workloads", metavar="NAME,...", default="",
+                         help="of the part `behaved` only these, with wildcards")
     args = options.read()
+    behaved = [row for row in suite.ROWS if row.name not in LEAVES_OUT]
+    if args.workloads:
+        wanted = args.workloads.split(",")
+        behaved = [row for row in behaved if any(fnmatch.fnmatch(row.name, w) for w in wanted)]
+        if not behaved or args.chosen != ["behaved"]:
+            options.error("--workloads '%s': accepted are names of workloads, with --only behaved"
+                          % args.workloads)
     session = Session(args)
     machine = driver.describe_machine(args, UNDERGO, "UNDERGO=" + UNDERGO)
     machine["bdwgc"] = allocator_bench.package_version(
         runner.find_library("libgc.so.1")) or "not installed"
     session.results["machine"] = machine
     parts = {"recall": session.run_recall, "compat": lambda: session.run_compat(args.compat),
-             "behaved": lambda: session.run_behaved([row for row in suite.ROWS
-                                                     if row.name not in LEAVES_OUT])}
+             "behaved": lambda: session.run_behaved(behaved)}
     rows = [row for row in ROWS if row.name in args.chosen]
     return driver.execute(
         args, session, [lambda: session.run_rows(rows, args.subjects)]
