@@ -37,6 +37,8 @@ uint64_t BackgroundScavenger::Release(uint64_t bytes) {
   return heap::mheap.Scavenge(bytes);
 }
 
+void BackgroundScavenger::NoteMarkEnd() { last_in_use_ = HeapNow().in_use_bytes; }
+
 void BackgroundScavenger::SetGoals(int64_t memory_limit, uint64_t mapped_ready, uint64_t heap_goal,
                                    uint64_t last_heap_goal) {
   heap::MHeapStats now = HeapNow();
@@ -48,7 +50,6 @@ void BackgroundScavenger::SetGoals(int64_t memory_limit, uint64_t mapped_ready, 
   in.last_heap_in_use = last_in_use_;
   in.heap_retained = RetainedOf(now);
   goals_.Compute(in);
-  last_in_use_ = now.in_use_bytes;
   exhausted_ = false;
   StoreRelaxed(&retained_, in.heap_retained);
   StoreRelaxed(&watching_, memory_limit != kNoMemoryLimit || goals_.percent_goal() != kNoGoal);

@@ -13,6 +13,8 @@ namespace undergo::gc {
 class BackgroundScavenger {
  public:
   void Start(int procs) { procs_ = procs; }
+  // The heap is as large as it was to become in this cycle: before the sweep.
+  void NoteMarkEnd();
   // After each cycle and when settings change: new goals. Sizes in bytes; mapped_ready is only
   // needed with a memory limit.
   void SetGoals(int64_t memory_limit, uint64_t mapped_ready, uint64_t heap_goal,

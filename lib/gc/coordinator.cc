@@ -168,6 +168,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   pt.cons_mark = collector.pacer.cons_mark();
   bool measured = collector.pacer.EndCycle(end, Sizes());
   collector.pacer.Commit(LiveBytes(), false);
+  collector.scavenger.NoteMarkEnd();
   uint64_t pause = t.stopped_ns;
   collector.stats.cycles++;
   if (collector.forced) collector.stats.forced_cycles++;
