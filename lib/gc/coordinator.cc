@@ -242,6 +242,7 @@ void RunCycle(uint32_t why) {
     EndCycle(live, goal);
     PrepareSweep();
     SweepByMode();
+    collector.pacer.NoteGarbage(LoadRelaxed(&heap::sweep_counts.garbage_bytes));
     NoticeLeaks();
     collector.pacer.Commit(LiveBytes(), true);
     UpdateTrigger();

@@ -18,6 +18,13 @@
 // assists, and the first cycle, which expects no work, extends its goal to the limit at once.
 // Here the live heap also falls, as the program frees: then cycles simply come later.
 //
+// And one departure of substance. Most programs that come here free what they allocate. While such
+// a program builds its data up, each doubling of the heap is marked for nothing. So a cycle that
+// found next to no garbage lets the heap grow further until the next one: by a quarter of what is
+// live and a constant. What grows there is the program's data, which takes its memory anyway, or
+// leaks that began since; for these the bound is 2.25 times what is live and 16 MiB, instead of
+// twice, once: the first cycle that finds garbage ends it.
+//
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.
 
@@ -43,6 +50,12 @@ constexpr int32_t kPercentWhenOff = 100000;
 constexpr double kMaxUtilization = 0.99;
 constexpr double kFractionalSlack = 1.2;
 constexpr int64_t kMinPageDistance = 8 * kKiB;
+
+// After a cycle that found at most so much of its heap dead, the next goal lies further away.
+constexpr uint64_t kQuietPart = 64;
+constexpr uint64_t kQuietRoomPart = 4;  // of the live heap
+constexpr uint64_t kQuietRoom = 16 * kMiB;
+constexpr int32_t kQuietPercent = 100;  // below it, or with a limit, memory is to be spared
 
 uint64_t AddOrMax(uint64_t a, uint64_t b) {
   uint64_t sum;
@@ -83,13 +96,25 @@ void Pacer::SetMemoryLimit(int64_t bytes) {
   StoreRelaxed(&memory_limit_, bytes < 0 ? kNoMemoryLimit : bytes);
 }
 
+void Pacer::NoteGarbage(uint64_t bytes) {
+  quiet_ = bytes <= AddOrMax(heap_marked_, bytes) / kQuietPart;
+}
+
 void Pacer::Commit(uint64_t heap_live, bool sweep_done) {
   StoreRelaxed(&sweep_min_trigger_, sweep_done ? 0 : AddOrMax(heap_live, kMinSweepDistance));
   uint64_t goal = kNoGoal;
+  expected_heap_ = last_heap_scan_;
   if (percent_ >= 0) {
     goal = AddOrMax(heap_marked_, PercentOf(heap_marked_ + last_stack_scan_ + globals_, percent_));
     uint64_t minimum = PercentOf(kMinimumHeap, percent_);
     if (goal < minimum) goal = minimum;
+    if (quiet_ && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit) {
+      goal = AddOrMax(goal, heap_marked_ / kQuietRoomPart + kQuietRoom);
+      // Nothing of it will be garbage.
+      double growth = static_cast<double>(goal) / static_cast<double>(Max(heap_marked_, kMiB));
+      expected_heap_ =
+          static_cast<uint64_t>(ToSigned(static_cast<double>(last_heap_scan_) * growth));
+    }
   }
   StoreRelaxed(&percent_goal_, goal);
   double mutators_share = (1 - kBackgroundUtilization) / kBackgroundUtilization;
@@ -97,7 +122,7 @@ void Pacer::Commit(uint64_t heap_live, bool sweep_done) {
   StoreRelaxed(&runway_, static_cast<uint64_t>(ToSigned(runway)));
 }
 
-uint64_t Pacer::ExpectedWork() const { return last_heap_scan_ + last_stack_scan_ + globals_; }
+uint64_t Pacer::ExpectedWork() const { return expected_heap_ + last_stack_scan_ + globals_; }
 
 uint64_t Pacer::MemoryLimitGoal(const MemorySizes& sizes) const {
   int64_t signed_limit = LoadRelaxed(&memory_limit_);
@@ -128,6 +153,10 @@ Pacer::GoalAndFloor Pacer::FindGoal(const MemorySizes& sizes) const {
 }
 
 uint64_t Pacer::Goal(const MemorySizes& sizes) const { return FindGoal(sizes).goal; }
+
+bool Pacer::GoalIsLimit(const MemorySizes& sizes) const {
+  return MemoryLimitGoal(sizes) < LoadRelaxed(&percent_goal_);
+}
 
 HeapTarget Pacer::Target(const MemorySizes& sizes) const {
   auto [goal, low] = FindGoal(sizes);

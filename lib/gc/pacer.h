@@ -89,6 +89,8 @@ class Pacer {
   // Measures the cycle. False if it was too short to tell anything. The live heap is end.marked
   // from here on.
   bool EndCycle(const CycleEnd& end, const MemorySizes& sizes);
+  // What of the last cycle's heap its sweep found dead. For the next Commit.
+  void NoteGarbage(uint64_t bytes);
   // New goals from the live heap and the settings. A sweep that still runs keeps the next trigger
   // away from `heap_live`.
   void Commit(uint64_t heap_live, bool sweep_done);
@@ -97,6 +99,8 @@ class Pacer {
   HeapTarget Target(const MemorySizes& sizes) const;
   uint64_t Trigger(const MemorySizes& sizes) const { return Target(sizes).trigger; }
   uint64_t Goal(const MemorySizes& sizes) const;
+  // The memory limit sets the goal, not GOGC.
+  bool GoalIsLimit(const MemorySizes& sizes) const;
   // True if the clock demands a cycle. last_gc is the end of the last one, 0 if there was none.
   bool TimedGcDue(int64_t now, int64_t last_gc) const;
 
@@ -150,7 +154,9 @@ class Pacer {
   uint64_t globals_ = 0;
 
   // Of the last cycle.
+  bool quiet_ = false;  // it found next to no garbage
   uint64_t last_heap_scan_ = 0;
+  uint64_t expected_heap_ = 0;  // to be scanned by the next one
   uint64_t last_stack_scan_ = 0;
   uint64_t last_goal_ = 0;
   double last_utilization_ = 0;

@@ -111,6 +111,53 @@ Test(pacer, percent_goal_counts_stacks_and_globals_in_the_base) {
   }
 }
 
+Test(pacer, after_a_cycle_without_garbage_the_goal_lies_further_away) {
+  struct {
+    int32_t percent;
+    uint64_t marked, garbage, goal;
+  } cases[] = {
+      {100, MiB(63), 0, MiB(126) + MiB(15.75) + MiB(16)},
+      {100, MiB(63), MiB(1), MiB(126) + MiB(15.75) + MiB(16)},  // one part in 64
+      {100, MiB(63), MiB(1.1), MiB(126)},
+      {100, MiB(1), 0, MiB(4) + MiB(0.25) + MiB(16)},
+      {200, MiB(64), 0, MiB(192) + MiB(32)},
+      {99, MiB(100), 0, MiB(199)},
+      {0, MiB(64), 0, MiB(64)},
+      {-1, MiB(64), 0, kNoGoal},
+      {INT32_MAX, uint64_t{1} << 46, 0, kNoGoal},
+  };
+  for (const auto& c : cases) {
+    Pacer p;
+    p.Init(c.percent, kNoMemoryLimit);
+    Run(p, {.triggered = c.marked,
+            .live_at_end = c.marked,
+            .marked = c.marked,
+            .work = {c.marked, 0, 0}});
+    p.NoteGarbage(c.garbage);
+    p.Commit(c.marked, true);
+    cr_expect(p.Goal({}) == c.goal, "GOGC=%d: %lu, wanted %lu", c.percent, p.Goal({}), c.goal);
+    // The next cycle that finds garbage ends it.
+    p.NoteGarbage(c.marked / 4);
+    p.Commit(c.marked, true);
+    cr_expect(p.Goal({}) <= c.goal);
+    if (c.percent == 100) cr_expect(p.Goal({}) == Max(2 * c.marked, MiB(4)));
+  }
+}
+
+Test(pacer, with_a_memory_limit_no_goal_lies_further_away) {
+  Pacer p = After40();
+  MemorySizes sizes = {.mapped_ready = MiB(40), .heap_free = 0, .heap_alloc = MiB(40)};
+  p.NoteGarbage(0);
+  p.SetMemoryLimit(static_cast<int64_t>(MiB(1000)));
+  p.Commit(MiB(40), true);
+  cr_expect(p.Goal(sizes) == MiB(80) && not(p.GoalIsLimit(sizes)));
+  p.SetMemoryLimit(static_cast<int64_t>(MiB(60)));
+  cr_expect(p.Goal(sizes) < MiB(60) && p.GoalIsLimit(sizes));
+  p.SetMemoryLimit(kNoMemoryLimit);
+  p.Commit(MiB(40), true);
+  cr_expect(p.Goal(sizes) == MiB(80 + 10 + 16) && not(p.GoalIsLimit(sizes)));
+}
+
 Test(pacer, trigger_stands_before_the_goal_by_the_runway) {
   // (70 - 60) * 0.25 / (40 * 0.75) = 1/12; runway = 1/12 * 3 * 40 MiB = 10 MiB.
   Pacer p = After40();

@@ -166,6 +166,7 @@ class Simulation {
                     Sizes());
     limiter_.StartTransition(false, now_, cycles_.size());
     limiter_.FinishTransition(now_);
+    pacer_.NoteGarbage(static_cast<uint64_t>(live_ - marked));
     live_ = marked;
     pacer_.Commit(static_cast<uint64_t>(live_), false);
   }
@@ -345,6 +346,42 @@ Test(simulation, tiny_heap) {
   // At 0.4 GB/s it takes about 10 ms to 4 MiB.
   cr_expect(s.cycles().size() > 150 && s.cycles().size() < 260, "%zu", s.cycles().size());
   cr_expect(s.peak() < 4.4 * kMega, "%f", s.peak() / kMega);
+}
+
+// A program that frees what it allocates and builds its data up: all that is live stays.
+Test(simulation, data_that_grows_without_garbage) {
+  auto cycles = [](int32_t percent, int64_t limit) {
+    Program program;
+    program.live = [](double) { return 1e12; };
+    program.alloc_rate = [](double) { return 0.05; };
+    Simulation s(program, percent, limit);
+    s.RunFor(1.5);  // about 300 MB
+    for (const auto& c : s.cycles()) {
+      if (c.goal < 16 * kMega) continue;  // the first ones know nothing
+      cr_expect(c.end < 1.1 * c.goal, "%.1f of %.1f", c.end / kMega, c.goal / kMega);
+    }
+    return s.cycles().size();
+  };
+  cr_expect(cycles(100, kNoMemoryLimit) <= 4, "%zu", cycles(100, kNoMemoryLimit));
+  // Without the longer way: 4, 8, 16, ... 256 MiB. Who asks for less memory has it that way.
+  cr_expect(cycles(99, kNoMemoryLimit) >= 6, "%zu", cycles(99, kNoMemoryLimit));
+}
+
+// The same program begins to lose what it allocates.
+Test(simulation, a_leak_after_quiet_cycles_is_bounded) {
+  for (double live : {1.0, 3.0, 10.0, 40.0, 200.0}) {
+    Program program;
+    program.live = [=](double) { return live * kMega; };
+    program.alloc_rate = [=](double) { return live * 0.0001; };  // all of it in 2.5 s
+    program.globals = program.stacks = 0.01 * kMega;
+    Simulation s(program, 100, kNoMemoryLimit);
+    s.RunFor(20);
+    cr_assert(s.cycles().size() >= 2);
+    double bound = (2.25 * live + 16) * kMega;
+    cr_expect(s.peak() < 1.05 * bound, "%.0f MiB live: %.1f", live, s.peak() / kMega);
+    double usual = std::max(4.0, 2 * live) * kMega;
+    cr_expect(FromEnd(s, 0).goal < 1.1 * usual, "%.1f", FromEnd(s, 0).goal / kMega);
+  }
 }
 
 Test(simulation, switched_off_and_on) {
