@@ -15,7 +15,8 @@ namespace undergo::gc {
 inline constexpr uint64_t kNapNs = 200'000;  // of the coordinator that had its share, and who waits
 inline constexpr uint32_t kAssistants = 8;
 
-enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4, kWakeUp = 8 };
+// kRetry: a cycle was given up.
+enum Request : uint32_t { kNone = 0, kHeap = 1, kTimed = 2, kForced = 4, kWakeUp = 8, kRetry = 16 };
 
 struct Collector {
   Config config;

@@ -28,6 +28,7 @@ constexpr uint64_t kRetryNs = 1'000'000'000;     // after a cycle that was given
 constexpr uint32_t kMaxRetryShift = 6;
 constexpr uint64_t kSweepStopNs = 10'000'000;  // gcstoptheworld=2: for the answers
 constexpr uint32_t kSitesPerCycle = 5;         // in leak reports
+constexpr uint64_t kFreedPart = 8;  // of the way to the trigger, to be free again without a cycle
 
 using heap::LiveBytes;
 
@@ -271,6 +272,18 @@ void RunCycle(uint32_t why) {
   OnBlack();
 }
 
+// The heap has come to its trigger, and turns out to be smaller: what the program freed since the
+// last cycle counts until somebody looks. Looking costs a hundredth of a cycle. So that it is not
+// done again and again, a good part of the way to the trigger must be free.
+bool FreesMadeRoom(uint32_t why) {
+  if (why != kHeap || collector.config.stress || LoadRelaxed(&heap::gc_heap.unswept)) return false;
+  if (collector.pacer.GoalIsLimit(Sizes())) return false;
+  heap::ForEachSpan([](heap::Span* s) { heap::UncountFreed(s); });
+  uint64_t trigger = LoadRelaxed(&collector.trigger), marked = collector.pacer.heap_marked();
+  uint64_t room = trigger > marked ? trigger - marked : 0;
+  return LiveBytes() + room / kFreedPart <= trigger;
+}
+
 // A cycle that was given up is done later, also if the program does not ask again.
 bool RetryIsDue() {
   if (collector.retry_ns == 0 || plat::NowNs() < collector.retry_ns) return false;
@@ -309,6 +322,8 @@ void CoordinatorMain(void*) {
       bool on = LoadRelaxed(&collector.on) != 0;
       if (on && why == kWakeUp) {
         collector.cycle.YieldUserfaultfd();
+      } else if (on && FreesMadeRoom(why)) {
+        OnBlack();  // who waits for the beginning of a cycle goes on
       } else if (on) {
         RunCycle(why);
       } else {
@@ -319,7 +334,7 @@ void CoordinatorMain(void*) {
       continue;
     }
     if (LoadRelaxed(&collector.on) != 0 && RetryIsDue()) {
-      FetchOrAcqRel(&collector.requests, uint32_t{kHeap});  // pairs: the exchange above
+      FetchOrAcqRel(&collector.requests, uint32_t{kRetry});  // pairs: the exchange above
       continue;
     }
     bool idle = collector.retry_ns == 0 && plat::NowNs() - idle_since > kIdleExitNs;

@@ -442,6 +442,21 @@ void GcLargeChanged(Span* s, size_t before, size_t after) {
   FetchAddRelaxed(&gc_heap.live_bytes, uint64_t{after} - before);
 }
 
+size_t UncountFreed(Span* s) {
+  if (LoadRelaxed(&s->state) == SpanState::kLarge) return 0;
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  size_t slots = 0;
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    uint64_t free = LoadRelaxed(&s->free_bits[w]) | LoadRelaxed(&s->remote_bits[w]);
+    uint64_t stale = LoadRelaxed(&marks[w]) & free & s->ValidBits(w);
+    if (stale == 0) continue;
+    slots += CountBits(FetchAndAcqRel(&marks[w], ~stale) & stale);  // pairs: GcTakeSlots
+  }
+  size_t bytes = slots * s->slot_size;
+  FetchAddRelaxed(&gc_heap.live_bytes, -uint64_t{bytes});
+  return bytes;
+}
+
 size_t RecountMarks(Span* s) {
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   if (s->state == SpanState::kLarge) {

@@ -129,6 +129,11 @@ void GcLargeChanged(Span* s, size_t before, size_t after);
 void ResetMarks(Span* s);
 // In a forked child: a span that a thread of the parent was sweeping keeps all that was not freed.
 void KeepHalfSwept(Span* s);
+// Between cycles, by the thread that runs them: slots that the program freed do not count as live
+// any more. Until then they do, since free() leaves the marks alone, and what is taken in another
+// span counts once more. Returns their bytes. A span that is given back or made meanwhile may be
+// counted wrong, until the next cycle.
+size_t UncountFreed(Span* s);
 // After a mark phase that was given up: all objects of the span count as live. Returns their bytes.
 size_t RecountMarks(Span* s);
 

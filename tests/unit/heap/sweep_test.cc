@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <set>
+#include <thread>
 
 #include "heap/walk.h"
 #include "support.h"
@@ -108,6 +109,40 @@ Test(sweep, once_for_each_generation) {
   StoreRelaxed(&s->sweepgen, heap_sweepgen - 2);
   SweepResult r = SweepSpan(s);
   cr_expect(r.swept && r.slots == 1);
+}
+
+Test(sweep, what_is_freed_counts_until_somebody_looks) {
+  gc_heap.enabled = true;
+  std::vector<void*> all;
+  for (int i = 0; i < 5000; ++i) all.push_back(Malloc(100));
+  size_t slot = FindSpan(AddressOf(all[0]))->slot_size;
+  auto live = [] { return LoadRelaxed(&gc_heap.live_bytes) + thread_words.mcache->gc_small; };
+  auto look = [] {
+    size_t bytes = 0;
+    ForEachSpan([&bytes](Span* s) { bytes += UncountFreed(s); });
+    return bytes;
+  };
+  uint64_t before = live();
+  cr_expect(before >= 5000 * slot && before < 5064 * slot);
+  cr_expect(look() == 0);
+  for (size_t i = 0; i < all.size(); i += 3) Free(all[i]);
+  size_t freed = (all.size() + 2) / 3 * slot;
+  cr_expect(live() == before);
+  // Remote frees as well.
+  std::thread([&all] { Free(all[1]); }).join();
+  freed += slot;
+  cr_expect(look() == freed);
+  cr_expect(live() == before - freed, "%lu, wanted %lu", live(), before - freed);
+  cr_expect(look() == 0);
+  // What is taken again counts again, once.
+  size_t reused = 0;
+  for (int i = 0; i < 1000; ++i) {
+    auto* p = Malloc(100);
+    for (size_t k = 0; k < all.size(); k += 3) reused += p == all[k];
+  }
+  cr_expect(reused > 500);
+  cr_expect(live() >= before - freed + reused * slot);
+  cr_expect(live() < before - freed + 1064 * slot);
 }
 
 Test(sweep, large_objects_are_not_its_business) {
