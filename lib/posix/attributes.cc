@@ -401,5 +401,6 @@ int nice(int more) {
 }
 
 void InstallWishes() { sched::on_wishes = FulfilWishes; }
+void ResetWishesAfterFork() { wishes_lock.ResetAfterFork(); }
 
 }  // namespace undergo::posix

@@ -110,6 +110,7 @@ void InstallSignals();
 
 // Lets threads fulfil what others want for them (posix/attributes.cc).
 void InstallWishes();
+void ResetWishesAfterFork();
 
 // Threads of glibc's own making, by the real pthread_create and thrd_create.
 int CreateKernelThread(pthread_t* thread, const pthread_attr_t* attr, void* (*routine)(void*),

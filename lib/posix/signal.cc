@@ -540,10 +540,16 @@ void OnThreadEnd(G* g) {
 
 }  // namespace
 
+void OnForked(G* g) {
+  ForgetQueues(g);
+  ResetWishesAfterFork();
+}
+
 void InstallSignals() {
   sched::on_sched_end = OnSchedEnd;
   sched::on_thread_end = OnThreadEnd;
   sched::on_adopted = TakePendingOfThread;
+  sched::on_forked = OnForked;
   heap::on_jump = JumpNow;
 }
 

@@ -57,6 +57,8 @@ void LeaveAltStacksToProgram();
 
 // Body of sched::on_sched_end.
 void OnSchedEnd(G* g);
+// Body of sched::on_forked: locks of this layer that a thread of the parent may have had.
+void OnForked(G* g);
 
 // Handlers of the kernel's SIGCANCEL, behind ours; called before the first cancellation.
 void CheckCancel(G* g);

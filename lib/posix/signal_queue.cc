@@ -198,6 +198,18 @@ SignalNode* TakeQueue(G* g) {
   return n;
 }
 
+void ForgetQueues(G* g) {
+  queue_lock.ResetAfterFork();
+  StoreRelaxed(&held, nullptr);
+  StoreRelaxed(&held_without_info, uint64_t{0});
+  for (uint64_t& word : used) StoreRelaxed(&word, uint64_t{0});
+  if (g == nullptr) return;
+  StoreRelaxed(&g->pending, uint64_t{0});
+  g->signals = nullptr;
+  g->waits_for = 0;
+  g->wait_pokes = 0;
+}
+
 void TakePendingOfThread(G* g) {
   uint64_t any = 0;
   plat::Syscall(__NR_rt_sigpending, &any, sizeof any);

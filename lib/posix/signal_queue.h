@@ -65,6 +65,9 @@ int Dequeue(G* g, uint64_t set, siginfo_t* info);
 // Empties the queue of a thread that ends; each node must go to FreeNode.
 SignalNode* TakeQueue(G* g);
 
+// In a forked child: signals that waited are its parent's, whose threads may have held the lock.
+void ForgetQueues(G* g);
+
 // What the kernel holds for the running kernel thread alone, since its thread blocks it, goes to
 // the queue of g: other threads will run here. Not in a SignalSection.
 void TakePendingOfThread(G* g);

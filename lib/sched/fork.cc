@@ -57,7 +57,6 @@ void BecomePlain(G* g) {
   *TidField(g->fs) = g->tid;
   g->m = g->forked_on = nullptr;
   g->held = false;
-  g->pending = 0;
   if (g->state != GState::kPinned) g->state = GState::kRunning;
   g->trimming = 0;
   DropOwnAltStack();
@@ -108,6 +107,7 @@ void BecomeChild() {
   if (g == nullptr && heir != nullptr && heir->fs == OwnThread()) g = heir;
   if (g != nullptr) BecomePlain(g);
   if (sched.procs == 0) return;  // it never ran
+  if (on_forked != nullptr) on_forked(g);
   heir = g;
   SemaAfterFork();
 }

@@ -105,6 +105,9 @@ extern constinit SchedEndHook on_sched_end;
 extern constinit SchedEndHook on_wishes;
 // The same: the thread has no more instruction of the program before it. In the scheduler.
 extern constinit SchedEndHook on_thread_end;
+// In a forked child, before anything else runs there: its parent's other threads are gone. `g` is
+// what the thread was, or null.
+extern constinit SchedEndHook on_forked;
 // The same: the process's first kernel thread becomes g's M. Before the scheduler runs.
 extern constinit SchedEndHook on_adopted;
 

@@ -42,6 +42,7 @@ constinit Sched sched = {};
 constinit SchedEndHook on_sched_end = nullptr;
 constinit SchedEndHook on_wishes = nullptr;
 constinit SchedEndHook on_thread_end = nullptr;
+constinit SchedEndHook on_forked = nullptr;
 constinit SchedEndHook on_adopted = nullptr;
 
 namespace {
