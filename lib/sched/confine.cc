@@ -46,6 +46,17 @@ bool AllAreThere(uint32_t idle) {
          LoadRelaxed(&sched.idle_m_count) >= idle;
 }
 
+// Until sysmon has begun a look that sees the confinement: in the one before it may be about to make
+// any call.
+void AwaitSysmon(uint64_t deadline) {
+  uint32_t seen = LoadAcquire(&sched.sysmon_looks);  // pairs: RunSysmon
+  while (LoadAcquire(&sched.sysmon_runs) != 0 && LoadAcquire(&sched.sysmon_looks) == seen &&
+         plat::NowNs() < deadline) {  // pairs: RunSysmon
+    WakeSysmon();
+    plat::NapNs(200'000);
+  }
+}
+
 }  // namespace
 
 void Confine(uint32_t what) {
@@ -68,6 +79,7 @@ void Confine(uint32_t what) {
   }
   StoreRelaxed(&confinement, LoadRelaxed(&confinement) | what);
   NetpollStop();
+  AwaitSysmon(plat::NowNs() + kPatience);
   // Who was in the middle of a call that it must not make again has made it.
   plat::NapNs(2'000'000);
 }

@@ -34,6 +34,7 @@ struct Sched {
   uint32_t sysmon_wake;   // atomic futex, see sysmon.cc
   uint32_t sysmon_runs;   // atomic; start_lock for writers
   uint32_t sysmon_quit;   // atomic; 1: it should end
+  uint32_t sysmon_looks;  // atomic; counts them
   int sysmon_tid;         // its kernel thread; constant while it runs
   uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
   uint32_t gcount;        // atomic: threads that live, main included

@@ -81,7 +81,7 @@ bool TakeFromRunning(P* p, M* m, uint32_t status, uint64_t now) {
   StoreRelaxed(&m->lost, 1u);
   sched.any_lost = true;
   m->lost_at = now;
-  m->lost_cpu = ThreadCpuClock(m->tid);
+  m->lost_cpu = IsConfined() ? 0 : ThreadCpuClock(m->tid);
   if (Take(p, status)) return true;
   StoreRelaxed(&m->lost, 0u);
   return false;
@@ -258,6 +258,7 @@ void RunSysmon() {
   uint64_t idle_since = 0;
   BeginRetiring();
   for (;;) {
+    FetchAddAcqRel(&sched.sysmon_looks, 1u);  // pairs: Confine
     bool all_idle = LoadRelaxed(&sched.idle_p_count) == sched.procs;
     idle = all_idle && pause == kLongest ? idle + 1 : 0;
     if (idle == 1) idle_since = LoadRelaxed(&sched.now);
