@@ -187,6 +187,12 @@ void LeaveHandler(G* g, ucontext_t* c) {
   if (UNDERGO_UNLIKELY((LoadRelaxed(&g->pending) & ~back) != 0)) PokeAfterHandler(g, back);
 }
 
+// The trampoline did nothing for g. But a handler in the middle of it may have, and took for g's
+// mask the one that the kernel had set for this signal.
+void LeaveUnhandled(G* g, ucontext_t* c) {
+  if (!g->g0 && sched::Self() == g) LeaveHandler(g, c);
+}
+
 void RunOnG(G* g, Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
   bool restarts = EnterHandler(g, sig, c);
   heap::ThreadWords& w = heap::thread_words;
@@ -233,11 +239,13 @@ UNDERGO_NOINLINE void OnScheduled(Handler handler, int sig, siginfo_t* info, uco
   bool fault = IsFault(sig, info);
   if (!fault && (w.in_sched != 0 || w.waiter != nullptr)) return HoldBack(g, sig, info, c);
   if (IsPoke(info)) {
-    if (g == nullptr || !TakePoked(g, sig, info)) return;
+    if (g == nullptr) return;
+    if (!TakePoked(g, sig, info)) return LeaveUnhandled(g, c);
   } else if (UNDERGO_UNLIKELY(info->si_code == SI_TIMER)) {
     G* named = ThreadOfTimer(*info);
     if (named != nullptr && named != g) {
       SendTo(named, sig, *info);
+      if (g != nullptr) LeaveUnhandled(g, c);
       return;
     }
   }

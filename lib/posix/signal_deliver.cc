@@ -139,6 +139,11 @@ G* ChooseHandling(uint64_t bit) {
   return found;
 }
 
+G* Receiver(G* self, uint64_t bit) {
+  G* g = Choose(self, bit);
+  return g != nullptr ? g : ChooseHandling(bit);
+}
+
 // Nobody takes it now.
 void GiveBack(G* self, int sig, const siginfo_t& info) {
   // An idle M might have a mask of before.
@@ -153,7 +158,7 @@ void Place(G* self, const SignalNode& n) {
   {
     SignalSection section;
     G* named = n.info.si_code == SI_TIMER ? ThreadOfTimer(n.info) : nullptr;
-    G* g = named != nullptr ? named : Choose(self, Bit(n.sig));
+    G* g = named != nullptr ? named : Receiver(self, Bit(n.sig));
     placed = g != nullptr && Enqueue(g, n.sig, n.info, named == nullptr);
     if (placed && g != self && (g->mask & Bit(n.sig)) == 0) kicked = g;
   }
@@ -177,7 +182,8 @@ SignalNode* PlaceHeld(G* self) {
         Hold(n->sig, n->info, tid);
         heap::thread_words.deferred = 1;
       } else if (n->owner == kQueued) {
-        Kick(static_cast<G*>(n->info.si_value.sival_ptr), n->sig);
+        auto* g = static_cast<G*>(n->info.si_value.sival_ptr);
+        if ((LoadRelaxed(&g->pending) & ~g->mask & Bit(n->sig)) != 0) Kick(g, n->sig);
       } else if (n->owner != kAnybody) {
         SendReal(n->owner, n->sig, n->info);
       } else {
@@ -314,8 +320,7 @@ bool SendToAny(G* self, int sig, const siginfo_t& info) {
   {
     SignalSection section;
     bool main_takes = sched::main_g.fs != 0 && Takes(&sched::main_g, bit);
-    g = main_takes ? &sched::main_g : Choose(self, bit);
-    if (g == nullptr) g = ChooseHandling(bit);
+    g = main_takes ? &sched::main_g : Receiver(self, bit);
     if (g == nullptr) return false;
     own = g == self && (g->mask & bit) == 0;
     if (!own && !QueueFor(g, sig, info, true)) return false;
@@ -334,7 +339,7 @@ void PassOn(G* g) {
   for (SignalNode* n = TakeQueue(g); n != nullptr;) {
     SignalNode* next = n->next;
     uint64_t bit = Bit(n->sig);
-    G* heir = n->any ? Choose(nullptr, bit) : nullptr;
+    G* heir = n->any ? Receiver(nullptr, bit) : nullptr;
     if (heir != nullptr && Enqueue(heir, n->sig, n->info, true)) {
       StoreRelease(&heir->words->deferred, 1u);  // pairs: OnSchedEnd
       siginfo_t told = {};
