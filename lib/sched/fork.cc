@@ -28,6 +28,7 @@
 #include "plat/clock.h"
 #include "plat/syscall.h"
 #include "sched/handoff.h"
+#include "sched/masks.h"
 #include "sched/netpoll.h"
 #include "sched/overflow.h"
 #include "sched/sched.h"
@@ -150,6 +151,7 @@ G* ForgetAncestor() {
     main_g.state = GState::kDead;
   }
   NetpollAfterFork();
+  MasksAfterFork();
   return heir;
 }
 

@@ -22,7 +22,7 @@ bool GiveUpP(M* m, P* p);
 // On g0: around a sleep in the kernel. The M counts as stopped and takes no lock of ours.
 template <typename F>
 void SleepOnG0(M* m, F wait) {
-  SetKernelMask(m, IdleMask());
+  SetIdleMask(m);
   heap::EndBusy();
   if (UNDERGO_UNLIKELY(LoadRelaxed(&m->g0.words->deferred) != 0)) on_sched_end(&m->g0);
   bool published = m->record != nullptr;

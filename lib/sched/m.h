@@ -25,6 +25,7 @@ struct M {
   G* prev;             // who was switched away from; for the first act of the next context
   G* next_g;           // for g0: run this one
   uint64_t mask;       // the kernel thread's signal mask; atomic, written by the M
+  bool changes_mask;   // it is about to be another one; the M
   Addr alt_low;        // the program's alternate signal stack that the kernel knows, 0: none; the M
   Addr own_alt;        // ours, for when there is none (overflow.h), 0: none; stays with the memory
   G* guest;            // atomic: wants to run on this M; Sched::lock for writers

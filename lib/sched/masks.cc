@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include "base/bits.h"
+#include "plat/clock.h"
 #include "plat/syscall.h"
 #include "sched/confine.h"
 #include "sched/overflow.h"
@@ -28,6 +29,7 @@ constinit uint32_t blocked[kSignals] = {};
 constinit uint32_t open[kSignals] = {};
 constinit uint32_t nearly_all = 0;
 constinit uint32_t counted = 0;  // threads whose mask is not empty
+constinit uint32_t threads = 0;  // between MaskBorn and MaskGone
 
 void Count(uint64_t mask, uint32_t by) {
   mask &= ~kReservedSignals;
@@ -44,8 +46,21 @@ void Count(uint64_t mask, uint32_t by) {
 
 }  // namespace
 
-void MaskBorn(uint64_t mask) { Count(mask, 1u); }
-void MaskGone(uint64_t mask) { Count(mask, ~0u); }
+void MaskBorn(uint64_t mask) {
+  FetchAddRelaxed(&threads, 1u);
+  Count(mask, 1u);
+}
+
+void MaskGone(uint64_t mask) {
+  Count(mask, ~0u);
+  FetchAddRelaxed(&threads, ~0u);
+}
+
+void MasksAfterFork() {
+  for (uint32_t& n : blocked) n = 0;
+  for (uint32_t& n : open) n = 0;
+  nearly_all = counted = threads = 0;
+}
 
 void SetMaskOf(G* g, uint64_t mask) {
   mask &= ~kReservedSignals;
@@ -60,37 +75,68 @@ void SetMaskOf(G* g, uint64_t mask) {
 }
 
 uint64_t IdleMask() {
-  uint32_t threads = LoadRelaxed(&sched.gcount);
-  if (LoadRelaxed(&counted) < threads) return 0;
+  uint32_t all = LoadRelaxed(&threads);
+  if (LoadRelaxed(&counted) < all) return 0;
   uint64_t mask = 0;
   uint32_t many = LoadRelaxed(&nearly_all);
   for (uint32_t i = 0; i < kSignals; ++i) {
     uint32_t n = LoadRelaxed(&blocked[i]) + many - LoadRelaxed(&open[i]);
-    if (n >= threads) mask |= uint64_t{1} << i;
+    if (n >= all) mask |= uint64_t{1} << i;
   }
   return mask & ~kReservedSignals;
 }
 
 void SetKernelMask(M* m, uint64_t mask) {
   if (m->mask == mask) return;
-  StoreRelaxed(&m->mask, mask);
+  m->changes_mask = true;
+  CompilerFence();
+  StoreRelaxed(&m->mask, m->mask & mask);  // what is blocked for sure: MayTake looks at it
   if (UNDERGO_LIKELY(MayChangeMasks())) world::SetSignalMask(mask);
+  StoreRelease(&m->mask, mask);  // pairs: MayTake
+  CompilerFence();
+  m->changes_mask = false;
 }
 
+void SetIdleMask(M* m) {
+  for (;;) {
+    uint64_t mask = IdleMask();
+    SetKernelMask(m, mask);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Count, which TellIdleMs comes after
+    if ((IdleMask() & ~mask) == 0) return;
+  }
+}
+
+namespace {
+
+// Whether a signal that all threads block might still come to this M: it is idle, or between two
+// threads, or its thread is at its end. One in a call may have given the kernel another mask.
+bool MayTake(const M* m, uint64_t signals) {
+  if ((signals & ~LoadAcquire(&m->mask)) == 0) return false;  // pairs: HearOnIdleM
+  const G* g = LoadRelaxed(&m->cur);
+  return g == &m->g0 || (g->state != GState::kSyscall && g->state != GState::kPinned);
+}
+
+}  // namespace
+
 void TellIdleMs(uint64_t signals) {
-  constexpr uint32_t kTries = 2000;
+  constexpr uint32_t kYields = 200, kTries = 10'000;  // it may have to wait for a CPU
+  if (IsConfined()) return;
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
     bool sent = false;
-    for (uint32_t i = 0; i < kTries; ++i) {
-      if (LoadRelaxed(&m->cur) != &m->g0 || (signals & ~LoadAcquire(&m->mask)) == 0) break;
-      if (!sent && plat::IsError(world::SendStopSignal(m->tid, m))) break;
-      sent = true;
-      plat::Syscall(__NR_sched_yield);
+    for (uint32_t i = 0; i < kTries && LoadAcquire(&m->tid) > 0; ++i) {  // pairs: EndM
+      signals &= IdleMask();
+      if (!MayTake(m, signals)) break;
+      if (!sent && HearsWhatIdleMsHear(m->cur)) {
+        if (plat::IsError(world::SendStopSignal(m->tid, m))) break;
+        sent = true;
+      }
+      i < kYields ? void(plat::Syscall(__NR_sched_yield)) : plat::NapNs(50'000);
     }
   }
 }
 
 void HearOnIdleM(M* m, uint64_t* mask) {
+  if (m->changes_mask) return;  // to one of before; SetIdleMask looks again
   uint64_t idle = IdleMask();
   *mask |= idle;
   StoreRelease(&m->mask, m->mask | idle);  // pairs: TellIdleMs

@@ -17,6 +17,8 @@ inline constexpr uint64_t kReservedSignals = uint64_t{3} << 31;
 // A thread with this mask begins; ends.
 void MaskBorn(uint64_t mask);
 void MaskGone(uint64_t mask);
+// In a forked child, before its first thread.
+void MasksAfterFork();
 // The G, which is the running one, blocks other signals from now on. On its M, which may not change
 // meanwhile: in the scheduler, or with everything blocked.
 void SetMaskOf(G* g, uint64_t mask);
@@ -25,11 +27,14 @@ uint64_t IdleMask();
 
 // Gives the kernel the mask for this M if it has another one.
 void SetKernelMask(M* m, uint64_t mask);
+// What an idle M blocks.
+void SetIdleMask(M* m);
 
-// All threads block these signals from now on: idle Ms block them before this returns, for the
-// kernel would take their default action at once. Not in the scheduler.
+// All threads block these signals from now on: Ms that run none, or one that is at its end, block
+// them before this returns, for the kernel would take their default action at once.
 void TellIdleMs(uint64_t signals);
-// In the handler of signal 33 on an idle M: what TellIdleMs wants.
+// In the handler of signal 33 on such an M: what TellIdleMs wants.
+inline bool HearsWhatIdleMsHear(const G* cur) { return cur->g0 || cur->state == GState::kDead; }
 void HearOnIdleM(M* m, uint64_t* mask);
 
 // For the switch: `prev` has just been left on m, libc may have changed its mask.

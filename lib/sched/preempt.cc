@@ -82,7 +82,9 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
   while (m != nullptr && m != value) m = m->all_next;
   if (m == nullptr) return false;
   G* g = Self();
-  if (g == &m->g0) HearOnIdleM(m, reinterpret_cast<uint64_t*>(&context->uc_sigmask));
+  if (g != nullptr && g->m == m && HearsWhatIdleMsHear(g)) {
+    HearOnIdleM(m, reinterpret_cast<uint64_t*>(&context->uc_sigmask));
+  }
   if (g == nullptr || g->g0 || !CanGiveWay(g, m, context)) {
     StoreRelaxed(&m->preempting, uint32_t{kMissed});
     return true;

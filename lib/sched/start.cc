@@ -110,6 +110,7 @@ M* SpareM() {
 
 // The M's thread leaves the scheduler and returns to libc.
 void EndM(M* m) {
+  SetKernelMask(m, world::kAllButStopSignal);  // no thread's signal comes to it from here on
   heap::ThreadWords& words = heap::thread_words;
   words.mcache = m->mcache;
   words.self = nullptr;

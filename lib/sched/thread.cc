@@ -117,8 +117,8 @@ bool ClaimEnded(G* g) {
     LeaveSched(g);
     exit(0);
   }
+  g->state = GState::kDead;  // before its mask is no longer counted, see TellIdleMs
   if (on_thread_end != nullptr) on_thread_end(g);
-  g->state = GState::kDead;
   auto* joiner = static_cast<Waiter*>(ExchangeAcqRel(&g->joiner, static_cast<void*>(Ended())));
   // From here on the slot may be free; it is not reused before on_cpu falls.
   if (joiner != nullptr) joiner->EndInScheduler(p);

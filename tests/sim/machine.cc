@@ -417,7 +417,7 @@ void NetpollBreak() {
   WakePoller();
 }
 
-uint64_t IdleMask() { return 0; }
+void SetIdleMask(M*) {}
 void SetKernelMask(M*, uint64_t) {}
 void AskForMask(M*, G*) {}
 void AdoptAltStack(M*, G*) {}
