@@ -30,8 +30,10 @@ struct alignas(64) P {
   uint32_t call_tick;  // the same: counts blocking calls
   uint32_t searches;   // the same: counts looks for the next G; thieves see that it goes on
   uint32_t handovers;  // the same: counts Gs that ran from runnext
-  M* m;                // who holds it, for sysmon and traces; written with the P held
-  P* next_idle;        // Sched::lock
+  uint32_t yields;     // the same: looks in a row that were for a yield, the last one at `yielded`
+  uint32_t yielded;
+  M* m;          // who holds it, for sysmon and traces; written with the P held
+  P* next_idle;  // Sched::lock
 
   G* runnext;     // atomic; runs next in the slice of the G that made it runnable
   uint32_t head;  // atomic; thieves and the owner take here

@@ -8,6 +8,8 @@
 #include "base/assert.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
+#include "plat/syscall.h"
+#include "sched/confine.h"
 #include "sched/sched.h"
 #include "world/blocked_call.h"
 #include "world/record.h"
@@ -214,6 +216,20 @@ bool Interrupt(G* g) {
   return true;
 }
 
+namespace {
+
+// Before p looks for the next G. True now and then while those of p do nothing but yield: they wait
+// for one on another M, and that may wait for this CPU.
+bool YieldsInVain(P* p) {
+  constexpr uint32_t kMany = 256;
+  uint32_t look = p->searches + 1;
+  p->yields = p->yielded + 1 == look ? p->yields + 1 : 0;
+  p->yielded = look;
+  return p->yields % kMany == kMany - 1;
+}
+
+}  // namespace
+
 void Calm(G* g) { ExchangeAcqRel(&g->interrupts, 0u); }  // pairs: Interrupt
 
 bool Yield(Yielding how) {
@@ -222,9 +238,11 @@ bool Yield(Yielding how) {
   P* p = EnterSched(g);
   bool others = p == nullptr || !RunqEmpty(p) || LoadRelaxed(&g->m->guest) != nullptr ||
                 LoadRelaxed(&sched.global.size) != 0;
+  bool vain = false;
   if (others || how == Yielding::kAnyway) {
     g->state = GState::kRunnable;
     if (p != nullptr && how == Yielding::kBehindNeighbours) {
+      vain = YieldsInVain(p);
       RunqPut(p, g, false);
     } else {
       GQueue q;
@@ -234,6 +252,7 @@ bool Yield(Yielding how) {
     Schedule(g);
   }
   LeaveSched(g);
+  if (UNDERGO_UNLIKELY(vain) && !IsConfined()) plat::Syscall(__NR_sched_yield);
   return others;
 }
 
