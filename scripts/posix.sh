@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs the Open POSIX Test Suite over the library and compares each verdict with the native one:
-# `make posix`. With the scheduler on, unless UNDERGO says otherwise. What cannot be had here (the
+# `make posix`. With default settings, unless UNDERGO says otherwise. What cannot be had here (the
 # runner beside the checkout, the suite's source) is a skip that says why. Arguments go to the
 # runner: POSIX_ARGS='--areas threads,sem --only cond'.
 # Usage: scripts/posix.sh LIBRARY FOLDER-FOR-BUILDS [RUNNER ARGUMENTS]
@@ -26,7 +26,5 @@ if [ ! -d "$work/pts/conformance" ]; then
   python3 "$kit/posix-run.py" --get "$work" >"$work/get.log" 2>&1 ||
     skip "the source package posixtestsuite cannot be had: $(tail -n 1 "$work/get.log")"
 fi
-UNDERGO=${UNDERGO-sched=on}
-export UNDERGO
 exec python3 "$kit/posix-run.py" --src "$work/pts" --work "$work/bin" --preload "$library" \
   --baseline "$kit/native.json" --out "$work/verdicts.json" --repeat 3 "$@"

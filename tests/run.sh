@@ -243,6 +243,7 @@ compat_quick+=,gnuplot-graphviz,hidden-pointers,leak-libxml2,leak-openssl,lua-tc
 compat_quick+=,memcached-load,mosquitto-pubsub,nginx-static,node-workers,openmp-omp,perl-workers
 compat_quick+=,php-modules,php-script,pigz-pbzip2-lbzip2,posix-threads,python-workers,qt-offscreen
 compat_quick+=,rsync-tree,sort-parallel,sysbench-threads,xz-threads,zstd-threads
+compat_modes=cxx-threads,git-repo,memcached-load,node-workers,posix-threads,python-workers
 
 run_compat() {
   local run=../shared/compat/run so=$BUILD/libundergo.so log=$scratch/compat.log status
@@ -254,11 +255,17 @@ run_compat() {
   # What it cannot install, without root or without a network, the corpus counts as skipped.
   local install=()
   [ "$(id -u)" = 0 ] && install=(--install)
-  "$run" --so "$so" "${install[@]}" --env UNDERGO=gc=off,sched=off --only "$compat_quick" \
-    </dev/null 2>&1 |
-    tee "$log"
+  "$run" --so "$so" "${install[@]}" --only "$compat_quick" </dev/null 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
   add_summary compat "$log" "$status"
+  # The other modes: the collector over kernel threads, and the allocator alone.
+  local settings
+  for settings in sched=off gc=off,sched=off; do
+    echo "-- $settings"
+    "$run" --so "$so" --env "UNDERGO=$settings" --only "$compat_modes" </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    add_summary "compat $settings" "$log" "$status"
+  done
 }
 
 for s in $suites; do

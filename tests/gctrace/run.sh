@@ -62,7 +62,7 @@ CC=${CC:-gcc}
 if [ -e "$BUILD/libundergo.so" ]; then
   $CC -O1 -Wall -Wextra -Werror $here/garbage.c -o "$work/garbage-c" || exit 2
   for settings in madvdontneed=1 madvdontneed=0; do
-    env LD_PRELOAD="$PWD/$BUILD/libundergo.so" GOMEMLIMIT=200MiB UNDERGO=sched=off \
+    env LD_PRELOAD="$PWD/$BUILD/libundergo.so" GOMEMLIMIT=200MiB \
       GODEBUG=gctrace=1,gcpacertrace=1,scavtrace=1,$settings "$work/garbage-c" 2>"$work/own.log" ||
       fail "own lines, $settings" "exit status $?"
     expect "own lines, $settings: read" scripts/gctrace.py --check "$work/own.log"

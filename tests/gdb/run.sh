@@ -19,7 +19,7 @@ trap 'rm -f "$program" "$out"' EXIT
 ${CC:-gcc} -g -O1 -pthread tests/gdb/parked.c -o "$program" || exit 2
 timeout -k 5 120 gdb -batch -nx -ex 'set debuginfod enabled off' -ex 'set confirm off' \
   -ex "set environment LD_PRELOAD $(realpath "$BUILD/libundergo.so")" \
-  -ex 'set environment UNDERGO sched=on' -ex run -ex 'source scripts/undergo_gdb.py' \
+  -ex run -ex 'source scripts/undergo_gdb.py' \
   -ex 'undergo threads' -ex 'undergo bt 2' -ex 'undergo switch 3' -ex 'bt' -ex 'undergo back' \
   -ex 'undergo bt 77' "$program" >"$out" 2>&1 </dev/null
 grep -q 'ptrace: Operation not permitted\|Could not trace' "$out" && skip "no ptrace here"

@@ -3,8 +3,7 @@
 // those of the scheduler, and those of the collector.
 // needs: root
 // run:
-// run: name=on env=UNDERGO=sched=on
-// run: name=on_one env=UNDERGO=sched=on env=GOMAXPROCS=1
+// run: name=one env=GOMAXPROCS=1
 // run: name=off env=UNDERGO=sched=off
 // timeout: 40
 #include <dirent.h>
@@ -185,8 +184,7 @@ static void MainLeaves(void) {
 }
 static void Leaves(const char* name) {
   // Natively a main thread that ends is left out.
-  const char* settings = getenv("UNDERGO");
-  checks = getenv("LD_PRELOAD") != NULL && settings != NULL && strstr(settings, "sched=on") != NULL;
+  checks = Scheduled();
   (void)name;
   InChild(MainLeaves);
 }

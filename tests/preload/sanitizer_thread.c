@@ -4,8 +4,8 @@
 // when the library starts. As a library it does not see our malloc, so it would report races between
 // one owner of a block and the next.
 // build: -fsanitize=thread
-// run: name=plain env=TSAN_OPTIONS=report_bugs=0
-// run: name=sched env=UNDERGO=sched=on env=TSAN_OPTIONS=report_bugs=0 stderr=undergo: threads stay kernel threads: a sanitizer .*
+// run: name=kernel_threads env=UNDERGO=sched=off env=TSAN_OPTIONS=report_bugs=0
+// run: env=TSAN_OPTIONS=report_bugs=0 stderr=undergo: threads stay kernel threads: a sanitizer .*
 // run: name=off env=UNDERGO=gc=off,sched=off env=TSAN_OPTIONS=report_bugs=0
 #include <pthread.h>
 #include <stdio.h>

@@ -2,11 +2,11 @@
 // The note about threads that are asleep for good: given when nothing can wake them, and never when
 // anything could. Each case is a child whose stderr is read.
 // native: no
-// run: name=on env=UNDERGO=sched=on notes
-// run: name=one env=UNDERGO=sched=on,gc=off env=GOMAXPROCS=1 notes
-// run: name=silent env=UNDERGO=sched=on silent
-// run: name=abort env=UNDERGO=sched=on,deadlock=abort aborts
-// run: name=off env=UNDERGO=sched=on,deadlock=off nothing
+// run: name=on notes
+// run: name=one env=UNDERGO=gc=off env=GOMAXPROCS=1 notes
+// run: name=silent silent
+// run: name=abort env=UNDERGO=deadlock=abort aborts
+// run: name=off env=UNDERGO=deadlock=off nothing
 // timeout: 60
 #include <poll.h>
 #include <semaphore.h>

@@ -2,10 +2,10 @@
 // Libraries that come and go in a storm of signals: handlers interrupt the loader, with its locks
 // held, on threads that another one waits for; they allocate and look at thread-local data. Threads
 // begin and end meanwhile, and walk the list of libraries as exceptions do.
-// run: env=UNDERGO=sched=on
+// run:
 // run: name=off pace=long env=UNDERGO=sched=off
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
-// run: name=preempted env=UNDERGO=sched=on,stress=preempt
+// run: name=one env=GOMAXPROCS=1
+// run: name=preempted env=UNDERGO=stress=preempt
 // timeout: 60
 #include <link.h>
 #include <stdatomic.h>

@@ -2,15 +2,15 @@
 // The dump of all threads by a signal: what it says, what becomes of the program, and that programs
 // which have their own idea of the signal keep it. Each case is a child whose stderr is read.
 // native: no
-// run: name=on env=UNDERGO=sched=on dies handled ignored again raised face alone allocating
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1 dies raised
-// run: name=nogc env=UNDERGO=sched=on,gc=off dies raised
+// run: name=on dies handled ignored again raised face alone allocating
+// run: name=one env=GOMAXPROCS=1 dies raised
+// run: name=nogc env=UNDERGO=gc=off dies raised
 // run: name=off env=UNDERGO=sched=off dies handled ignored again raised face alone
 // run: name=bare env=UNDERGO=sched=off,gc=off dies raised child
-// run: name=usr1 env=UNDERGO=sched=on,dump=USR1 goes_on goes_on_alone dies_silently
+// run: name=usr1 env=UNDERGO=dump=USR1 goes_on goes_on_alone dies_silently
 // run: name=usr1off env=UNDERGO=sched=off,gc=off,dump=SIGUSR1 goes_on goes_on_alone
 // run: name=named env=UNDERGO=dump=QUIT named
-// run: name=none env=UNDERGO=sched=on,dump=off dies_silently
+// run: name=none env=UNDERGO=dump=off dies_silently
 // timeout: 60
 #include <stdatomic.h>
 #include <sys/prctl.h>
@@ -70,11 +70,6 @@ static void CheckSays(const char* what, int line) {
 }
 #define SAYS(what) CheckSays(what, __LINE__)
 #define SILENT() CHECK_MSG(text[0] == 0, "unexpected: %s", text)
-
-static int Scheduled(void) {
-  const char* s = getenv("UNDERGO");
-  return s != NULL && strstr(s, "sched=on") != NULL;
-}
 
 // --- what the threads of the child do; none of the names is exported ---
 

@@ -2,10 +2,10 @@
 // fork in signal handlers while threads begin and end: in those that compute, that wait, that are
 // in the middle of ending, on the main thread and on others. Children allocate, which a handler's
 // may under the library only, and those of a thread at rest go on to use threads.
-// run: env=UNDERGO=sched=on
+// run:
 // run: name=off pace=long env=UNDERGO=sched=off
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
-// run: name=preempted env=UNDERGO=sched=on,stress=preempt
+// run: name=one env=GOMAXPROCS=1
+// run: name=preempted env=UNDERGO=stress=preempt
 // timeout: 60
 #include <stdatomic.h>
 #include <sys/wait.h>

@@ -2,8 +2,8 @@
 // Handlers installed by each of the functions for it, for signals that find their thread asleep:
 // they run as often as was sent, with what was asked for, and those for one signal run once.
 // run:
-// run: name=on env=UNDERGO=sched=on
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
+// run: name=off pace=long env=UNDERGO=sched=off
+// run: name=one env=GOMAXPROCS=1
 #include <stdatomic.h>
 
 #include "pthreads.h"

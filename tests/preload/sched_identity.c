@@ -167,7 +167,7 @@ static void* Affine(void* arg) {
   CHECK_EQ(sched_setaffinity(0, sizeof all, &all), 0);
   return NULL;
 }
-static void* Scheduled(void* arg) {
+static void* HasPolicy(void* arg) {
   int policy;
   struct sched_param p = {0};
   CHECK(pthread_getschedparam(pthread_self(), &policy, &p) == 0 && policy == SCHED_OTHER &&
@@ -200,7 +200,7 @@ static void Scheduling(const char* name) {
   for (intptr_t i = 0; i < 8; i++) t[i] = Start(Affine, (void*)(i % 2));
   for (int i = 0; i < 8; i++) Join(t[i]);
   CHECK(sched_getscheduler(0) == SCHED_OTHER && getpriority(PRIO_PROCESS, 0) == 0);
-  for (int i = 0; i < 4; i++) t[i] = Start(Scheduled, NULL);
+  for (int i = 0; i < 4; i++) t[i] = Start(HasPolicy, NULL);
   for (int i = 0; i < 4; i++) Join(t[i]);
   CHECK(sched_getscheduler(0) == SCHED_OTHER && getpriority(PRIO_PROCESS, 0) == 0);
   CHECK(pthread_setconcurrency(3) == 0 && pthread_getconcurrency() == 3);

@@ -2,8 +2,8 @@
 // What programs of the Open POSIX Test Suite take for granted: threads begin in the order in which
 // they were made; a stack ends where it was asked to end, and is reported so; an id whose thread is
 // gone is an error; signals that wait for the first thread wait for no other.
-// run: env=UNDERGO=sched=on
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
+// run:
+// run: name=one env=GOMAXPROCS=1
 // native: no
 // timeout: 40
 #include <limits.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Overflow of a thread's stack: a line and the native death; a program that handles it sees it as
 // without us, and what we need for the line is not seen. Each case is a child whose stderr is read.
-// run: name=on env=UNDERGO=sched=on
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
-// run: name=nogc env=UNDERGO=sched=on,gc=off handled face
+// run: name=on
+// run: name=one env=GOMAXPROCS=1
+// run: name=nogc env=UNDERGO=gc=off handled face
 // run: name=off pace=long env=UNDERGO=sched=off
 // timeout: 60
 #include <setjmp.h>
@@ -39,10 +39,6 @@ static int Watch(void (*body)(void)) {
   int status;
   CHECK(waitpid(child, &status, 0) == child);
   return status;
-}
-static int Scheduled(void) {
-  const char* s = getenv("UNDERGO");
-  return UnderPreload() && s != NULL && strstr(s, "sched=on") != NULL;
 }
 static void Dies(void (*body)(void), const char* line) {
   int status = Watch(body);

@@ -3,11 +3,11 @@
 // them in its slow paths, for the frames of signals and for preemption must fit beside that. Where
 // the thread block takes its room out of the 16 KiB, as natively, the program uses a quarter.
 // build: -Wl,-z,now
-// run: env=UNDERGO=sched=on
+// run:
 // run: name=off pace=long env=UNDERGO=sched=off
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1
-// run: name=preempted env=UNDERGO=sched=on,stress=preempt
-// run: name=stopped env=UNDERGO=sched=on,stress=stop
+// run: name=one env=GOMAXPROCS=1
+// run: name=preempted env=UNDERGO=stress=preempt
+// run: name=stopped env=UNDERGO=stress=stop
 // timeout: 60
 #include <arpa/inet.h>
 #include <poll.h>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stacks of threads that wait for long lose the pages that they do not use, and nothing else; also
 // when the threads go on at that very moment.
-// run: name=thousand env=UNDERGO=sched=on 1000
-// run: name=many pace=long env=UNDERGO=sched=on 10000
-// run: name=one env=UNDERGO=sched=on env=GOMAXPROCS=1 500
-// run: name=nogc env=UNDERGO=sched=on,gc=off 500
-// run: name=wakes pace=long env=UNDERGO=sched=on wakes 400
+// run: name=thousand 1000
+// run: name=many pace=long 10000
+// run: name=one env=GOMAXPROCS=1 500
+// run: name=nogc env=UNDERGO=gc=off 500
+// run: name=wakes pace=long wakes 400
 // timeout: 90
 #include <semaphore.h>
 #include <stdatomic.h>

@@ -33,10 +33,6 @@ static int CountIn(const char* path) {
   closedir(d);
   return n;
 }
-static int Scheduled(void) {
-  const char* set = getenv("UNDERGO");
-  return UnderPreload() && set && strstr(set, "sched=on");
-}
 // Of the scheduler's own: two that run, sysmon, some that were needed for a moment.
 static void FewKernelThreads(void) {
   if (Scheduled()) EVENTUALLY(CountIn("/proc/self/task") <= 12);

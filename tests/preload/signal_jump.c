@@ -3,7 +3,7 @@
 // hang, no slot be handed out twice, and memory still be found afterwards.
 // native: no
 // run:
-// run: name=thread env=UNDERGO=sched=on thread
+// run: name=thread thread
 // run: name=kernel_thread env=UNDERGO=sched=off thread
 #include <pthread.h>
 #include <setjmp.h>

@@ -99,11 +99,14 @@ run() { # PROGRAM; `under` is set
   (cd "$work/in" && "$1") >"$work/out" 2>"$work/err"
 }
 # To wait for a collection at each refill takes too long for those that make a million objects.
+# One of the ways over kernel threads.
 settings() { # PROGRAM MODE
+  local keys=tracking=$2
+  [ "$2" = stop ] && keys+=,sched=off
   case $1 in
-    recall) echo "GOGC=off UNDERGO=sched=off,tracking=$2" ;; # it collects by itself
-    compiler) echo "GOGC=5 UNDERGO=sched=off,tracking=$2" ;;
-    *) echo "UNDERGO=sched=off,stress=gc,tracking=$2" ;;
+    recall) echo "GOGC=off UNDERGO=$keys" ;; # it collects by itself
+    compiler) echo "GOGC=5 UNDERGO=$keys" ;;
+    *) echo "UNDERGO=stress=gc,$keys" ;;
   esac
 }
 

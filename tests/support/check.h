@@ -145,6 +145,12 @@ __attribute__((unused)) static int UnderPreload(void) {
   return m && dladdr(m, &info) && info.dli_fname && strstr(info.dli_fname, "libundergo") != NULL;
 }
 
+// True when threads run on the library's scheduler, as they do unless a setting says otherwise.
+__attribute__((unused)) static int Scheduled(void) {
+  const char* settings = getenv("UNDERGO");
+  return UnderPreload() && !(settings && strstr(settings, "sched=off"));
+}
+
 // The path of a plugin that the build put beside the program.
 __attribute__((unused)) static const char* PluginPath(const char* name) {
   static char path[4096];

@@ -69,7 +69,7 @@ Test(options, empty_environment_leaves_the_defaults) {
   cr_expect(parsed.options.gomemlimit_bytes == INT64_MAX);
   cr_expect(parsed.options.gomaxprocs == 0);
   cr_expect(parsed.options.gc == GcMode::kOn);
-  cr_expect(not(parsed.options.sched));  // on trial
+  cr_expect(parsed.options.sched);
   cr_expect(parsed.options.badfree == BadFreeAction::kAbort);
   cr_expect(parsed.options.stats == StatsMode::kOff);
   cr_expect(parsed.options.thp == ThpMode::kAuto);
