@@ -32,7 +32,10 @@
 // read always. A forked child, another facility, a userfaultfd that was opened anew: forgotten.
 //
 // What it costs. The first write to an armed page is a fault, three times the time of reading it.
-// A slice that was armed in vain is left out for 1, 3, 7, ... cycles.
+// A slice that was armed in vain is left out for 1, 3, 7, ... cycles. And a program that uses its
+// buffers once or over and over would pay for all of them before anything is known of any. So a
+// few slices are tried first; the rest follows when most pages of these were left alone and cycles
+// find garbage: else they are rare, and reading once more is cheaper than faults.
 //
 // Only the lower region: the upper one has huge pages, and armed ones break up at the first write.
 #include "gc/clean_pages.h"
@@ -51,6 +54,9 @@ constexpr size_t kPadding = 4;      // times the heap
 constexpr uint32_t kKeepFrom = 12;  // clean pages of a slice
 constexpr uint32_t kInVain = 4;     // of those written until the next cycle
 constexpr uint32_t kMaxFailures = 7;
+constexpr uint32_t kTried = 64;      // slices that stay armed when nothing is known,
+constexpr uint32_t kTriedPart = 16;  // and of the others one in so many
+constexpr uint32_t kLostPart = 4;    // at most one page in so many was written: it pays
 constexpr size_t kPageWords = kOsPageSize / sizeof(uint64_t);
 
 uint32_t PageOf(Addr a) {
@@ -129,10 +135,13 @@ void CleanPages::SetWritten(Addr from, Addr to) {
 }
 
 void CleanPages::Armed() {
+  uint64_t all_kept = 0, all_lost = 0;
   for (uint32_t i = 0; i < count_; ++i) {
     Slice& s = slices_[i];
     if (s.kept) {
       uint32_t lost = CountPages(s.clean & s.written);
+      all_kept += CountPages(s.clean);
+      all_lost += lost;
       if (lost >= kInVain) {
         s.failures = static_cast<uint8_t>(Min(s.failures + 1u, kMaxFailures));
         s.wait = static_cast<uint8_t>((1u << s.failures) - 1);
@@ -143,6 +152,7 @@ void CleanPages::Armed() {
     s.clean &= static_cast<uint16_t>(~s.written);
     s.written = s.read = s.fresh = 0;
   }
+  if (all_kept != 0) pays_ = all_lost * kLostPart <= all_kept;
 }
 
 uint16_t CleanPages::Skippable(Addr a, const Slice& s) {
@@ -194,6 +204,7 @@ void CleanPages::NoteRead(Addr page, bool no_pointer) {
 
 void CleanPages::End(bool valid) {
   if (tracking_ == 0) valid = false;
+  uint32_t tried = 0;
   for (uint32_t i = 0; i < count_; ++i) {
     Slice& s = slices_[i];
     auto clean = static_cast<uint16_t>((s.clean | s.fresh) & ~s.written);
@@ -202,6 +213,8 @@ void CleanPages::End(bool valid) {
     if (s.kept && s.wait != 0) {
       --s.wait;
       s.kept = false;
+    } else if (s.kept && (!pays_ || rare_)) {
+      s.kept = tried++ < kTried || tried % kTriedPart == 0;
     }
     s.clean = s.kept ? clean : uint16_t{0};
   }

@@ -22,6 +22,8 @@ class CleanPages {
   void Begin(const ScanTarget& target, uint64_t tracking);
   // These pages were written since the last cycle armed them. Between Begin and Armed.
   void WrittenBefore(Addr from, Addr to) { SetWritten(from, to); }
+  // Before a mark: cycles find nothing, so the next one will be late.
+  void SetRare(bool rare) { rare_ = rare; }
   // All of the heap is armed now.
   void Armed();
   // These were written during the mark. Who calls it looks at their marked objects afterwards.
@@ -77,6 +79,8 @@ class CleanPages {
   Slice* slices_ = nullptr;  // own pages, by slice of the lower region
   uint32_t count_ = 0;       // slices with an entry
   uint32_t capacity_ = 0;
+  bool rare_ = false;      // cycles are
+  bool pays_ = false;      // most of what was kept last was not written until it was armed again
   uint64_t tracking_ = 0;  // whose arming `clean` relies on; 0: nobody's
   // Words outside of these two are no pointers, and will be none while the entries are valid.
   Addr base_ = 0, upper_ = 0;

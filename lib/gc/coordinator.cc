@@ -231,6 +231,7 @@ void RunCycle(uint32_t why) {
   uint64_t goal = collector.pacer.Goal(Sizes());
   Facility first =
       collector.config.stop_the_world != 0 ? Facility::kStopped : collector.config.first_facility;
+  collector.cycle.SetQuiet(collector.stats.cycles == 0 || collector.pacer.quiet());
   bool done = collector.cycle.Run(first, collector.config.procs, Throttle) == Outcome::kDone;
   SayFacility();
   collector.last_failed = !done;

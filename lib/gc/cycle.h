@@ -70,6 +70,8 @@ class Cycle {
   }
   bool HoldsUserfaultfd() const { return tracker_.IsOpen(); }
   MarkCounts counts() const;
+  // Before Run: the last cycle found next to no garbage, or there was none.
+  void SetQuiet(bool quiet) { clean_pages_.SetRare(quiet); }
   void SetCheckMark(bool on) { check_mark_ = on; }
   void StopGang() { gang_.Stop(); }
   // Bytes of its own tables.

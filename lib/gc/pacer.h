@@ -119,6 +119,7 @@ class Pacer {
   int64_t memory_limit() const;
   uint64_t heap_marked() const;
   uint64_t last_goal() const { return last_goal_; }  // of the last cycle, 0 before the first one
+  bool quiet() const { return quiet_; }              // the last cycle found next to no garbage
   uint64_t triggered() const;                        // kNoGoal outside of cycles
   uint64_t ExpectedWork() const;
   double cons_mark() const { return cons_mark_; }

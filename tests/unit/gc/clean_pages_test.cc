@@ -135,6 +135,36 @@ Test(clean_pages, that_are_written_each_time_are_left_alone) {
 }
 
 // The marker notes what it finds, and finds what lies across the border of pages.
+// One large block; how much of it stays armed when it was written between cycles, or was not.
+Test(clean_pages, few_are_tried_until_it_pays) {
+  constexpr size_t kSlices = 1024;
+  auto from = reinterpret_cast<Addr>(heap::MallocLarge(kSlices * heap::kSliceSize, 1, false));
+  Addr to = from + kSlices * heap::kSliceSize;
+  auto kept_after = [from, to](double written) {
+    clean.Begin(Target(), 1);
+    Addr end =
+        AlignDown(from + static_cast<size_t>(written * static_cast<double>(to - from)), kPage);
+    if (end > from) clean.WrittenBefore(from, end);
+    clean.Armed();
+    for (Addr page = from; page < to; page += kPage) clean.NoteRead(page, true);
+    clean.End(true);
+    size_t kept = kSlices;
+    clean.ForEachUnkept(from, to, [&](Addr a, Addr b) { kept -= (b - a) / heap::kSliceSize; });
+    return kept;
+  };
+  size_t tried = kept_after(0);
+  cr_expect(tried > 64 && tried < 192, "%zu", tried);
+  cr_expect_eq(kept_after(0), kSlices);
+  clean.SetRare(true);
+  cr_expect_lt(kept_after(0), 192u);
+  clean.SetRare(false);
+  cr_expect_eq(kept_after(0), kSlices);
+  cr_expect_gt(kept_after(0.2), kSlices * 7 / 10, "the written ones are left out");
+  // These were not kept, and nothing of what was kept is written.
+  cr_expect_gt(kept_after(0.2), kSlices * 7 / 10);
+  cr_expect_lt(kept_after(1), 300u);
+}
+
 Test(clean_pages, marker_reads_across_borders) {
   Block b, other;
   auto target = Target();
