@@ -10,8 +10,9 @@ PACE=${PACE:-quick}
 only=
 for source in $(grep -lE 'pthread_create|std::thread|StartCollector|pthreads\.h' tests/preload/*.c*); do
   name=$(basename "${source%.*}")
+  # Those with runs of their own, or for which threads are a side issue.
   case $PACE:$name in
-    *:sched_*) ;;
+    *:sched_* | *:sanitizer_* | *:inject_* | *:rlimit_*) ;;
     all:* | *:stop_* | *:threads_* | *:gc_life_*) only+=${only:+,}$name,$name.* ;;
   esac
 done
