@@ -277,14 +277,22 @@ struct Features {
   uint64_t xcr0;       // register states that the system saves; 0 if it saves none by XSAVE
 };
 
+// Once: virtual machines take microseconds for each of these instructions.
 Features ReadFeatures() {
-  Features f{};
+  static constinit Features f = {};
+  static constinit bool read = false;
+  if (read) return f;
+  read = true;
   uint32_t a, b, c, d;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return f;
+  uint32_t most = __get_cpuid_max(0, nullptr);
+  if (most < 7) return f;
+  __cpuid(1, a, b, c, d);
+  if ((c & bit_OSXSAVE) == 0) return f;
   uint32_t low, high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   f.xcr0 = uint64_t{high} << 32 | low;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) f.leaf7_ebx = b;
+  __cpuid_count(7, 0, a, b, c, d);
+  f.leaf7_ebx = b;
   return f;
 }
 
