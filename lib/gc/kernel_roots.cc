@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "base/fmt.h"
 #include "plat/lines.h"
@@ -36,8 +37,20 @@ struct DirEntry {
   char name[];
 };
 
-// Calls visit(context, number, target) for each descriptor, until it returns false; then false, as
-// when the list cannot be read.
+int ToNumber(const char* digits) {
+  int n = 0;
+  for (; *digits != '\0'; ++digits) n = n * 10 + (*digits - '0');
+  return n;
+}
+
+// There may be thousands, and what their links say is made at each look.
+bool IsSocket(int fd) {
+  struct stat s;
+  return !plat::IsError(plat::Syscall(__NR_fstat, fd, &s)) && S_ISSOCK(s.st_mode);
+}
+
+// Calls visit(context, number, target) for each descriptor but sockets, which hold nothing that is
+// looked for here, until it returns false; then false, as when the list cannot be read.
 bool ForEachDescriptor(bool (*visit)(void* context, const char* number, const char* target),
                        void* context) {
   long dir =
@@ -50,9 +63,10 @@ bool ForEachDescriptor(bool (*visit)(void* context, const char* number, const ch
     for (long at = 0; go_on && at < n;) {
       auto* entry = reinterpret_cast<const DirEntry*>(buffer + at);
       at += entry->length;
+      if (entry->name[0] == '.' || IsSocket(ToNumber(entry->name))) continue;
       char target[64];
       long length = plat::Syscall(__NR_readlinkat, dir, entry->name, &target[0], sizeof target - 1);
-      if (length < 0) continue;  // "." and "..", and what was closed meanwhile
+      if (length < 0) continue;  // closed meanwhile
       target[length] = '\0';
       go_on = visit(context, entry->name, target);
     }
@@ -94,12 +108,6 @@ bool ReadTimers(const Words& words) {
   }
   // Kernels without checkpoint and restore do not have the file and cannot tell at all.
   return !lines.failed() || lines.error() == -ENOENT;
-}
-
-int ToNumber(const char* digits) {
-  int n = 0;
-  for (; *digits != '\0'; ++digits) n = n * 10 + (*digits - '0');
-  return n;
 }
 
 // A file that is read without the page cache: the device writes to memory by itself.
