@@ -184,6 +184,10 @@ def markdown(summary, kinds):
     results, base = summary.results, summary.baseline
     intro = ("Made by `make bench`; what each row is: `bench/README.md`. Medians of %d interleaved "
              "rounds; ratios to %s, lower is better." % (results["rounds"], base))
+    most = max((len(runs) for by in results["runs"].values() for runs in by.values()), default=0)
+    if most > results["rounds"]:
+        intro += (" Rows whose medians were not settled by then were run on by the baseline and by "
+                  "undergo, up to %d times." % most)
     out = ["# Allocator benchmarks", "", intro, ""]
     out += ["| machine | |", "|---|---|"]
     out += ["| %s | %s |" % item for item in results["machine"].items()]

@@ -20,6 +20,11 @@ import runner
 import suite
 
 BASELINE = "jemalloc"
+SUBJECT = "undergo"
+# On a machine with neighbours five rounds do not settle a row: the two that are compared run on until
+# their medians are known to a few percent, whatever these are.
+EXTRA_ROUNDS = 8
+SETTLED = 0.03
 AB_ROWS = "hotpair,bignum,solver,churn,batch-lifo,server,pipeline,mailbox,containers,phases"
 PEERS = {"jemalloc": "libjemalloc.so.2", "mimalloc": "libmimalloc.so.2*",
          "tcmalloc": "libtcmalloc_minimal.so.4"}
@@ -207,6 +212,30 @@ class Session:
                 say("round %d/%d %-16s %s" % (number + 1, self.rounds, row.name,
                                              "  ".join("%s %.2f" % item for item in line)))
 
+    def is_settled(self, row, allocator):
+        times = [figures["cpu_s"] for figures in self.results["runs"][row.name][allocator.name]]
+        if len(times) < 2:
+            return True
+        low, middle, high = statistics.quantiles(times, n=4)
+        return 0.93 * (high - low) <= SETTLED * middle * len(times) ** 0.5  # error of a median
+
+    def settle(self, rows):
+        """More rounds for the rows that need them, by the baseline and the subject alone."""
+        two = [allocator for allocator in self.allocators
+               if allocator.name in (self.results["baseline"], SUBJECT)]
+        for number in range(EXTRA_ROUNDS if len(two) == 2 else 0):
+            rest = [row for row in rows
+                    if all((row.name, allocator.name) not in self.excluded for allocator in two)
+                    and not all(self.is_settled(row, allocator) for allocator in two)]
+            if not rest:
+                break
+            say("extra round %d: %s" % (number + 1, " ".join(row.name for row in rest)))
+            for row in rest:
+                for allocator in two if number % 2 else two[::-1]:
+                    figures = self.run_once(row, allocator)
+                    if figures is not None:
+                        self.results["runs"][row.name][allocator.name].append(figures)
+
     def run_counters(self, rows):
         for row in rows:
             if row.runner != "steps":
@@ -343,6 +372,8 @@ def main():
     try:
         rows = session.prepare(rows)
         session.run_rows(rows)
+        if not (args.quick or args.demo):
+            session.settle(rows)
         if startup:
             session.run_startup(100)
         if fork:
