@@ -44,6 +44,7 @@
 #include "sched/overflow.h"
 #include "sched/park.h"
 #include "sched/sched.h"
+#include "sched/sysmon.h"
 #include "sched/thread.h"
 #include "world/blocked_call.h"
 #include "world/foreign.h"
@@ -556,6 +557,7 @@ void OnForked(G* g) {
 void InstallSignals() {
   sched::on_sched_end = OnSchedEnd;
   sched::on_thread_end = OnThreadEnd;
+  sched::take_signals = TakeProcessSignals;
   sched::on_adopted = TakePendingOfThread;
   sched::on_forked = OnForked;
   heap::on_jump = JumpNow;

@@ -44,6 +44,9 @@ bool TakePoked(G* g, int sig, siginfo_t* info);
 // Makes the kernel deliver, at the end of the running handler, what its mask held back.
 void PokeAfterHandler(G* g, uint64_t mask);
 
+// Body of sched::take_signals.
+void TakeProcessSignals();
+
 // g ends. What others may have is in their queues before anybody can know that it has ended; that
 // they look is seen to at the end of the section in the scheduler. In a SignalSection.
 void PassOn(G* g);

@@ -15,7 +15,8 @@
 //
 // What came to a kernel thread in the middle of the scheduler is held (signal_queue.h) and placed
 // at the section's end: to the running thread if it takes it, else to main, else to one that waits,
-// else to any; if all block it, back to the kernel, where sigwait and signalfd find it.
+// else to any; if all block it, back to the kernel, where sigwait and signalfd find it. One that
+// only parked threads take while all Ms run others is found by sysmon (TakeProcessSignals).
 //
 // What the process sends to itself is placed at once, as for one thread: natively a thread that
 // does not block it has run its handler before it does anything else, so it must not end, nor block
@@ -333,6 +334,24 @@ bool SendToAny(G* self, int sig, const siginfo_t& info) {
   if ((LoadRelaxed(&g->mask) & bit) == 0) Kick(g, sig);
   sched::RunDeferred();
   return true;
+}
+
+void TakeProcessSignals() {
+  uint64_t bits = 0;  // sysmon blocks them all
+  plat::Syscall(__NR_rt_sigpending, &bits, sizeof bits);
+  for (bits &= ~sched::kReservedSignals; bits != 0; bits &= bits - 1) {
+    uint64_t bit = bits & -bits;
+    {
+      SignalSection section;
+      if (Choose(nullptr, bit) == nullptr) continue;
+    }
+    SignalNode n = {};
+    struct timespec none = {};
+    n.sig = static_cast<int>(plat::Syscall(__NR_rt_sigtimedwait, &bit, &n.info, &none, sizeof bit));
+    if (n.sig <= 0) continue;
+    Undisguise(&n.info);
+    Place(nullptr, n);
+  }
 }
 
 void PassOn(G* g) {

@@ -10,6 +10,7 @@
 //  * Ms are made here, because it may take libc's locks (sched/start.cc).
 //  * Descriptors that nobody has looked at for 10 ms, deadlines that nobody has noticed.
 //  * Stacks of Gs that wait for long (sched/trim.h).
+//  * Signals of the process, when all Ms run threads that block them and a parked one does not.
 //  * What others have to do by the clock (clock_hook).
 //
 // It sleeps for 20 us, after 50 looks without a find twice as long each time, up to 10 ms. When all
@@ -39,6 +40,7 @@ namespace undergo::sched {
 
 constinit ClockHook clock_hook = nullptr;
 constinit AllIdleHook on_all_idle = nullptr;
+constinit SignalHook take_signals = nullptr;
 
 namespace {
 
@@ -222,6 +224,13 @@ void Overdue(uint64_t now) {
   if (ready.head != nullptr) MakeRunnableGlobally(&ready);
 }
 
+void LookForSignals(uint64_t now) {
+  static constinit uint64_t looked = 0;  // ns
+  if (take_signals == nullptr || now - looked < kSlice / 2) return;
+  looked = now;
+  take_signals();
+}
+
 void Sleep(uint64_t ns, bool deep) {
   bool publish = world::publishing;
   uint32_t awake = kAwake;
@@ -266,8 +275,10 @@ void RunSysmon() {
       on_all_idle();
     }
     bool polled = !NetpollActive() || LoadRelaxed(&sched.last_poll) == 0;
-    bool deep = idle > kIdleLooks && polled && NearestDeadline() == 0 && TracePeriod() == 0 &&
-                !MayRetire() && StacksTrimmedSince(idle_since);
+    // An M that sleeps, here or there, takes the process's signals.
+    bool hears = LoadRelaxed(&sched.idle_m_count) != 0 || LoadRelaxed(&sched.last_poll) == 0;
+    bool deep = idle > kIdleLooks && polled && hears && NearestDeadline() == 0 &&
+                TracePeriod() == 0 && !MayRetire() && StacksTrimmedSince(idle_since);
     if (deep) {
       heap::BusyScope busy;
       NetpollVerify(LoadRelaxed(&sched.now), true);
@@ -287,6 +298,7 @@ void RunSysmon() {
       TrimStacks(now);
       TraceIfDue(now);
       AdaptProcs(now);
+      LookForSignals(now);
       if (clock_hook != nullptr) clock_hook(now);
     }
     if (UNDERGO_UNLIKELY(preempt_always)) {

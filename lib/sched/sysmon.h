@@ -14,6 +14,11 @@ extern constinit ClockHook clock_hook;
 // The body of sysmon's thread. Returns when it has to end (sched/quiesce.h).
 void RunSysmon();
 
+// Called by sysmon every 10 ms while it is awake: signals of the process that all Ms block, and a
+// parked thread does not. Set at start.
+using SignalHook = void (*)();
+extern constinit SignalHook take_signals;
+
 // Called by sysmon when all Ps have been idle for about a second, and every further second that
 // it is awake; null: nobody wants to know. Set at start.
 using AllIdleHook = void (*)();

@@ -5,6 +5,7 @@
 // run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
 // timeout: 40
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -360,10 +361,65 @@ static void BrokenPipes(const char* name) {
   for (int i = 0; i < 3; i++) Join(t[i]);
 }
 
+// All processors compute in threads that block the signal; the one that takes it waits.
+static atomic_int done;
+static sem_t never;
+static void* Computes(void* arg) {
+  Block(SIG_BLOCK, SIGUSR1, SIGTERM);
+  entered++;
+  for (time_t end = time(NULL) + 20; !done && time(NULL) < end;)
+    for (volatile int i = 0; i < 100000; i++) {
+    }
+  return arg;
+}
+static void* WaitsOpen(void* arg) {
+  entered++;
+  sem_wait(&never);
+  return arg;
+}
+static void SetsDone(int sig) {
+  (void)sig;
+  done = 1;
+}
+// In a child: whether the signal comes while others compute.
+static int AllBusy(int sig) {
+  entered = 0;
+  pthread_t t[4];
+  for (int i = 0; i < 4; i++) t[i] = Start(Computes, NULL);
+  Start(WaitsOpen, NULL);
+  Block(SIG_BLOCK, SIGUSR1, SIGTERM);
+  while (entered < 5) SleepMs(10);
+  pid_t parent = getpid(), child = fork();
+  if (child == 0) {
+    SleepMs(300);
+    _exit(kill(parent, sig));
+  }
+  CHECK_EQ(waitpid(child, NULL, 0), child);
+  time_t begin = time(NULL);
+  for (int i = 0; i < 4; i++) Join(t[i]);
+  return time(NULL) - begin < 15 && done ? 0 : 1;
+}
+static void BusyProcessors(const char* name) {
+  (void)name;
+  signal(SIGUSR1, SetsDone);
+  for (int i = 0; i < 2; i++) {
+    pid_t child = fork();
+    if (child == 0) _exit(AllBusy(i == 0 ? SIGUSR1 : SIGTERM));
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, i == 0 ? 0 : SIGTERM);
+  }
+}
+
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"directed", Directed},     {"to_myself", ToMyself},
-                               {"masks", Masks},           {"process", Process},
-                               {"waiting", Waiting},       {"suspending", Suspending},
-                               {"installers", Installers}, {"broken_pipes", BrokenPipes}};
+  static const Part parts[] = {{"busy_processors", BusyProcessors},
+                               {"directed", Directed},
+                               {"to_myself", ToMyself},
+                               {"masks", Masks},
+                               {"process", Process},
+                               {"waiting", Waiting},
+                               {"suspending", Suspending},
+                               {"installers", Installers},
+                               {"broken_pipes", BrokenPipes}};
   return RUN_PARTS(parts);
 }
