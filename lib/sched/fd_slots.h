@@ -66,10 +66,7 @@ inline void LeaveSection() {
   CompilerFence();
   heap::thread_words.in_sched--;
   heap::EndBusy();
-  if (UNDERGO_UNLIKELY(heap::thread_words.deferred != 0) && heap::thread_words.busy == 0 &&
-      on_sched_end != nullptr) {
-    on_sched_end(Self());
-  }
+  RunDeferred();  // not while the thread has a wait linked
 }
 
 class Section {
