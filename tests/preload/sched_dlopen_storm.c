@@ -2,6 +2,7 @@
 // Libraries that come and go in a storm of signals: handlers interrupt the loader, with its locks
 // held, on threads that another one waits for; they allocate and look at thread-local data. Threads
 // begin and end meanwhile, and walk the list of libraries as exceptions do.
+// native: no         its handlers allocate
 // run:
 // run: name=off pace=long env=UNDERGO=sched=off
 // run: name=one env=GOMAXPROCS=1
