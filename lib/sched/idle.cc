@@ -96,6 +96,21 @@ void EndIdleMs(uint32_t keep) {
   }
 }
 
+bool LeaveToFirst() {
+  P* p;
+  {
+    sync::MutexLock hold(sched.lock);
+    M** at = &sched.idle_ms;
+    while (*at != nullptr && *at != &first_m) at = &(*at)->next_idle;
+    if (*at == nullptr || LoadRelaxed(&sched.gcount) != 1) return false;
+    p = PopIdlePLocked();
+    if (p == nullptr) return false;
+    UnlinkIdleMLocked(&first_m, at);
+  }
+  StartM(&first_m, p, false);
+  return true;
+}
+
 void StartForGuestLocked(M* to) {
   for (M** at = &sched.idle_ms; *at != nullptr; at = &(*at)->next_idle) {
     if (*at != to) continue;

@@ -42,11 +42,12 @@ namespace undergo::sched {
 namespace {
 
 constinit sync::Mutex open_lock;
-constinit int epoll_fd = -1;       // atomic; written under open_lock
-constinit int event_fd = -1;       // atomic; the same
-constinit uint32_t waiting = 0;    // atomic; FdWaits in slots
-constinit uint32_t broken = 0;     // atomic futex; 1: come back
-constinit bool has_pwait2 = true;  // set false by the first failure
+constinit int epoll_fd = -1;        // atomic; written under open_lock
+constinit int event_fd = -1;        // atomic; the same
+constinit uint32_t waiting = 0;     // atomic; FdWaits in slots
+constinit uint32_t broken = 0;      // atomic futex; 1: come back
+constinit int highest_awaited = 0;  // atomic; of all numbers that somebody waited for
+constinit bool has_pwait2 = true;   // set false by the first failure
 
 constexpr uint32_t kMostPending = 64;
 constinit sync::Mutex pending_lock;
@@ -99,6 +100,8 @@ bool Open() {
   return true;
 }
 
+void RearmAll();
+
 // Somebody closed ours: all that wait are registered anew.
 void Reopen(int lost) {
   {
@@ -107,7 +110,7 @@ void Reopen(int lost) {
     StoreRelease(&epoll_fd, -1);  // pairs: Open
     if (!OpenLocked()) return;
   }
-  ForEachAwaited([](int fd, FdSlot* s) { Rearm(fd, s); });
+  RearmAll();
 }
 
 // --- waits of a slot; with its lock held ---
@@ -120,6 +123,7 @@ void Link(FdSlot* s, FdWait* f) {
   f->prev = last;
   f->linked = true;
   StoreRelaxed(at, f);
+  if (f->fd > LoadRelaxed(&highest_awaited)) StoreRelaxed(&highest_awaited, f->fd);
   FetchAddRelaxed(&waiting, 1u);
 }
 
@@ -235,6 +239,16 @@ long WaitInEpoll(int epoll, uint64_t ns, NetpollEvents* events) {
   uint64_t ms = ns == kForever ? 0 : Min((ns + 999'999) / 1'000'000, kMostMs);
   return plat::Syscall(__NR_epoll_wait, epoll, events->events, NetpollEvents::kMost,
                        ns == kForever ? -1 : static_cast<int>(ms));
+}
+
+// Who waits for a number that is closed by now hears of it.
+void RearmAll() {
+  heap::BusyScope busy;  // a stop waits until no lock is held
+  GQueue ready;
+  ForEachAwaited([&ready](int fd, FdSlot* s) {
+    if (!Rearm(fd, s)) End(s, EPOLLHUP, &ready);
+  });
+  if (ready.head != nullptr) MakeRunnableGlobally(&ready);
 }
 
 }  // namespace
@@ -366,11 +380,7 @@ void NetpollVerify(uint64_t now, bool must) {
       if (m != nullptr) world::SendStopSignal(m->tid, m);
     }
   }
-  GQueue ready;
-  ForEachAwaited([&ready](int fd, FdSlot* s) {
-    if (!Rearm(fd, s)) End(s, EPOLLHUP, &ready);
-  });
-  if (ready.head != nullptr) MakeRunnableGlobally(&ready);
+  RearmAll();
 }
 
 void NetpollAfterFork() {
@@ -387,6 +397,7 @@ void NetpollAfterFork() {
   }
   epoll_fd = event_fd = -1;
   waiting = broken = pending_count = 0;
+  highest_awaited = 0;
   open_lock.ResetAfterFork();
   pending_lock.ResetAfterFork();
   ForgetFdSlots();
@@ -498,7 +509,9 @@ void NetpollEndUse(int was, int now) {
 
 int NetpollMoveHigh(int fd) {
   if (fd < 0) return -1;
-  long high = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, kHigh);
+  // Somebody may still look at a number that was closed by a bare system call.
+  int least = Max(kHigh, LoadRelaxed(&highest_awaited) + 1);
+  long high = plat::Syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, least);
   if (plat::IsError(high)) return fd;
   plat::Syscall(__NR_close, fd);
   return static_cast<int>(high);

@@ -79,6 +79,8 @@ bool Retire(uint64_t now) {
   bool leave = alone && window_from != 0;
   if (leave) {
     EndIdleMs(0);
+    StoreRelaxed(&sched.only_first, 1u);
+    NetpollBreak();  // another M may wait there
   } else if (least_idle > sched.procs && window_from != 0) {
     EndIdleMs(idle - (least_idle - sched.procs));
   }

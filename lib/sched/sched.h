@@ -36,6 +36,7 @@ struct Sched {
   uint32_t sysmon_quit;   // atomic; 1: it should end
   uint32_t sysmon_looks;  // atomic; counts them
   int sysmon_tid;         // its kernel thread; constant while it runs
+  uint32_t only_first;    // atomic; 1: one thread lives for long; Ms but the first end
   uint32_t sysmon_deep;   // atomic; 1: it sleeps until somebody takes a P
   uint32_t gcount;        // atomic: threads that live, main included
   uint64_t next_goid;     // atomic

@@ -300,6 +300,10 @@ bool PollerMissing() {
          (NetpollActive() || NearestDeadline() != 0);
 }
 
+bool MayLeave(const M* m) {
+  return LoadRelaxed(&sched.only_first) != 0 && m != &first_m && !m->forked;
+}
+
 // It wakes the next M when it has found work.
 void StartSpinning(M* m) {
   if (m->spinning) return;
@@ -322,6 +326,7 @@ G* FindRunnable(M* m) {
         HoldP(m, p, kPSched);
         StartSpinning(m);  // it may be all that came of several calls of WakeP
       } else if (PollerMissing()) {
+        if (UNDERGO_UNLIKELY(MayLeave(m)) && LeaveToFirst()) return nullptr;
         PollUntilNearest(m, false);  // HandOffP wanted an M for that
       } else {
         StopM(m);
@@ -352,6 +357,7 @@ G* FindRunnable(M* m) {
       if (was_spinning) StartSpinning(m);
       continue;
     }
+    if (UNDERGO_UNLIKELY(MayLeave(m)) && LeaveToFirst()) return nullptr;
     PollUntilNearest(m, nap);
   }
 }

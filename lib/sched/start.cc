@@ -201,6 +201,7 @@ const char* StartSysmon() {
   StoreRelaxed(&sysmon_began, 0u);
   StoreRelaxed(&sched.sysmon_quit, 0u);
   StoreRelaxed(&sched.sysmon_wake, 0u);
+  StoreRelaxed(&sched.only_first, 0u);
   if (!MakeThread(SysmonThread, nullptr)) return "no thread can be made";
   while (LoadAcquire(&sysmon_began) == 0) plat::FutexWait(&sysmon_began, 0);  // pairs: above
   if (pattern_error == nullptr) StoreRelease(&sched.sysmon_runs, 1u);         // pairs: EnsureSysmon

@@ -14,8 +14,8 @@ extern constinit ClockHook clock_hook;
 // The body of sysmon's thread. Returns when it has to end (sched/quiesce.h).
 void RunSysmon();
 
-// Called by sysmon every 10 ms while it is awake: signals of the process that all Ms block, and a
-// parked thread does not. Set at start.
+// Called by sysmon every 5 ms or longer while it is awake: signals of the process that all Ms
+// block, and a parked thread does not. Set at start.
 using SignalHook = void (*)();
 extern constinit SignalHook take_signals;
 
