@@ -114,6 +114,16 @@ void DrainOne() {
   DropFirst(t);
 }
 
+void DrainOld() {
+  constexpr uint64_t kLongest = 5'000;  // ns
+  for (Thread& t : x.threads) {
+    while (t.stored != 0 && t.stores[0].since + kLongest < x.now) {
+      if (&t != x.current) Write(t.stores[0], t.stores[0].value);
+      DropFirst(&t);
+    }
+  }
+}
+
 // --- who runs ---
 
 void SwitchTo(Thread* next) {
@@ -238,6 +248,7 @@ __attribute__((noinline)) void Point(const char* what, const volatile void* at) 
   if (x.now >= x.next_expiry) ExpireAndFindNext();
   uint64_t r = Random();
   if (r % x.drain == 0) DrainOne();
+  DrainOld();
   bool freeze = x.freeze_every != 0 && (r >> 20) % x.freeze_every == 0;
   if (freeze) t->frozen = x.now + (r >> 40) % 30'000;
   if (freeze || (r >> 10) % x.stay == 0) SwitchTo(Pick());
@@ -251,7 +262,7 @@ void Buffer(void* at, size_t size, uint64_t old, uint64_t value) {
   Thread* t = x.current;
   if (t == nullptr) return;
   if (t->stored == kBuffered) DropFirst(t);
-  t->stores[t->stored++] = {at, size, old, value};
+  t->stores[t->stored++] = {at, size, old, value, x.now};
 }
 
 bool Block(State state, const uint32_t* futex, uint64_t until) {

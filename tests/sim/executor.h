@@ -20,9 +20,11 @@ struct BufferedStore {
   void* at;
   size_t size;
   uint64_t old, value;
+  uint64_t since;  // ns
 };
 
-// As on x86: a store becomes visible some time after it was made, all of a thread in their order.
+// As on x86: a store becomes visible some time after it was made, all of a thread in their order,
+// and not long after: a processor does not keep it while it computes, nor when it is taken away.
 // While the thread runs they are in memory; what is not to be seen yet is taken back meanwhile.
 inline constexpr uint32_t kBuffered = 12;
 
