@@ -115,7 +115,7 @@ void DrainOne() {
 }
 
 void DrainOld() {
-  constexpr uint64_t kLongest = 5'000;  // ns
+  constexpr uint64_t kLongest = 100'000;  // ns
   for (Thread& t : x.threads) {
     while (t.stored != 0 && t.stores[0].since + kLongest < x.now) {
       if (&t != x.current) Write(t.stores[0], t.stores[0].value);
