@@ -135,7 +135,9 @@ void Collect(void* context, sched::G* g) {
   e->tid = g->tid;
   __builtin_memcpy(e->name, g->name, sizeof e->name);
   if (!d->stopped) return;
-  if (LoadAcquire(&g->on_cpu) == 0) return ChainOfParked(g, e);  // pairs: FinishSwitch
+  // One that was preempted may be back on a CPU, stopped before its registers are.
+  bool left = LoadAcquire(&g->on_cpu) == 0 || g->preempted != nullptr;  // pairs: FinishSwitch
+  if (left) return ChainOfParked(g, e);
   for (uint32_t i = 0; i < d->running_count; ++i) {
     if (g->m != nullptr && d->running[i].tid == g->m->tid) ChainOfRunning(d->running[i], e);
   }

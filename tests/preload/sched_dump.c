@@ -3,7 +3,7 @@
 // which have their own idea of the signal keep it. Each case is a child whose stderr is read.
 // native: no
 // run: name=on dies handled ignored again raised face alone allocating
-// run: name=one env=GOMAXPROCS=1 raised
+// run: name=one env=GOMAXPROCS=1 dies raised
 // run: name=nogc env=UNDERGO=gc=off dies raised
 // run: name=off env=UNDERGO=sched=off dies handled ignored again raised face alone
 // run: name=bare env=UNDERGO=sched=off,gc=off dies raised child
