@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Libraries that come and go in a storm of signals: handlers interrupt the loader, with its locks
 // held, on threads that another one waits for; they allocate and look at thread-local data. Threads
-// begin and end meanwhile, and walk the list of libraries as exceptions do. Not over the C library's
-// malloc, in the middle of which the handlers would call it.
+// begin and end meanwhile, and walk the list of libraries as exceptions do. Not over the C
+// library's malloc, in the middle of which the handlers would call it.
 // native: no
 // run:
 // run: name=off pace=long env=UNDERGO=sched=off
