@@ -29,6 +29,15 @@ struct Cycle {
   int procs = 1;
 };
 
+// All of the heap is marked, and nothing is allocated meanwhile.
+Cycle AllLive(uint64_t marked, uint64_t stack = 0, uint64_t globals = 0) {
+  return {.triggered = marked,
+          .live_at_end = marked,
+          .marked = marked,
+          .work = {marked, stack, globals},
+          .globals = globals};
+}
+
 bool Run(Pacer& p, const Cycle& c) {
   p.StartCycle({.now = 5 * kSecond,
                 .heap_live = c.triggered,
@@ -99,11 +108,7 @@ Test(pacer, percent_goal_counts_stacks_and_globals_in_the_base) {
   for (const auto& c : cases) {
     Pacer p;
     p.Init(c.percent, kNoMemoryLimit);
-    Run(p, {.triggered = c.marked,
-            .live_at_end = c.marked,
-            .marked = c.marked,
-            .work = {c.marked, c.stack, c.globals},
-            .globals = c.globals});
+    Run(p, AllLive(c.marked, c.stack, c.globals));
     p.Commit(c.marked, true);
     cr_expect(p.Goal({}) == c.goal, "GOGC=%d: %lu, wanted %lu", c.percent, p.Goal({}), c.goal);
     cr_expect(p.heap_marked() == c.marked);
@@ -129,10 +134,7 @@ Test(pacer, after_a_cycle_without_garbage_the_goal_lies_further_away) {
   for (const auto& c : cases) {
     Pacer p;
     p.Init(c.percent, kNoMemoryLimit);
-    Run(p, {.triggered = c.marked,
-            .live_at_end = c.marked,
-            .marked = c.marked,
-            .work = {c.marked, 0, 0}});
+    Run(p, AllLive(c.marked));
     p.NoteGarbage(c.garbage);
     p.Commit(c.marked, true);
     cr_expect(p.Goal({}) == c.goal, "GOGC=%d: %lu, wanted %lu", c.percent, p.Goal({}), c.goal);
