@@ -31,6 +31,14 @@ int Result(int error) {
   return -1;
 }
 
+// Whether it was sent already.
+bool SentWithin(pid_t pid, int sig, int code, const union sigval* value) {
+  if (!sched::Active() || sig <= 0 || !MaySend(sig) || !OwnProcess(pid)) return false;
+  siginfo_t info = SelfInfo(sig, code);
+  if (value != nullptr) info.si_value = *value;
+  return SendToAny(SignalSelf(), sig, info);
+}
+
 }  // namespace
 
 int pthread_kill(pthread_t thread, int sig) {
@@ -70,18 +78,6 @@ int tgkill(pid_t pid, pid_t tid, int sig) {
   if (sig < 0 || sig >= kSignalCount) return Result(EINVAL);
   return Result(sig == 0 ? 0 : SendTo(g, sig, SelfInfo(sig, SI_TKILL)));
 }
-
-namespace {
-
-// Whether it was sent already.
-bool SentWithin(pid_t pid, int sig, int code, const union sigval* value) {
-  if (!sched::Active() || sig <= 0 || !MaySend(sig) || !OwnProcess(pid)) return false;
-  siginfo_t info = SelfInfo(sig, code);
-  if (value != nullptr) info.si_value = *value;
-  return SendToAny(SignalSelf(), sig, info);
-}
-
-}  // namespace
 
 int kill(pid_t pid, int sig) {
   if (real::kill == nullptr) real::Resolve();

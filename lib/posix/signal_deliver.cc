@@ -106,38 +106,43 @@ void Kick(G* g, int sig) {
   if (m != nullptr) Poke(g, m->tid, sig);
 }
 
-bool Takes(const G* g, uint64_t bit) {
-  return g->state != sched::GState::kDead && g->state != sched::GState::kIdle &&
-         (g->mask & bit) == 0;
+bool Lives(const G* g) {
+  return g->state != sched::GState::kDead && g->state != sched::GState::kIdle;
+}
+
+bool Takes(const G* g, uint64_t bit) { return Lives(g) && (g->mask & bit) == 0; }
+
+// The first thread, main before all others, for which f is true; null: none.
+template <typename F>
+G* FindThread(F f) {
+  if (sched::main_g.fs != 0 && f(&sched::main_g)) return &sched::main_g;
+  for (G* g = sched::FirstSlot(); g != nullptr; g = g->all_next) {
+    if (g->fs != 0 && LoadRelaxed(&g->tid) != 0 && f(g)) return g;
+  }
+  return nullptr;
 }
 
 // Who gets a signal for the process; null: all block it.
 G* Choose(G* self, uint64_t bit) {
   if (self != nullptr && !self->g0 && Takes(self, bit)) return self;
-  if (sched::main_g.fs != 0 && Takes(&sched::main_g, bit)) return &sched::main_g;
   G* any = nullptr;
-  for (G* g = sched::FirstSlot(); g != nullptr; g = g->all_next) {
-    if (g->fs == 0 || LoadRelaxed(&g->tid) == 0 || !Takes(g, bit)) continue;
-    if (g->state == sched::GState::kWaiting) return g;
+  G* best = FindThread([&](G* g) {
+    if (!Takes(g, bit)) return false;
     if (any == nullptr) any = g;
-  }
-  return any;
+    return g->main || g->state == sched::GState::kWaiting;
+  });
+  return best != nullptr ? best : any;
 }
 
 // Who will take it when its handler returns; null: nobody, or one in sigwait is as good.
 G* ChooseHandling(uint64_t bit) {
   G* found = nullptr;
-  auto look = [&](G* g) {
-    if ((g->waits_for & bit) != 0) return false;
-    bool lives = g->state != sched::GState::kDead && g->state != sched::GState::kIdle;
-    if (found == nullptr && lives && (LoadRelaxed(&g->handling) & bit) != 0) found = g;
-    return true;
-  };
-  if (sched::main_g.fs != 0 && !look(&sched::main_g)) return nullptr;
-  for (G* g = sched::FirstSlot(); g != nullptr; g = g->all_next) {
-    if (g->fs != 0 && LoadRelaxed(&g->tid) != 0 && !look(g)) return nullptr;
-  }
-  return found;
+  G* waits = FindThread([&](G* g) {
+    bool handles = Lives(g) && (LoadRelaxed(&g->handling) & bit) != 0;
+    if (found == nullptr && handles) found = g;
+    return (g->waits_for & bit) != 0;
+  });
+  return waits == nullptr ? found : nullptr;
 }
 
 G* Receiver(G* self, uint64_t bit) {

@@ -44,7 +44,7 @@ constexpr int kQueued = -1;  // the G in its value has it in its queue and must 
 struct SignalNode {
   SignalNode* next;
   int sig;
-  int owner;  // held: the kernel thread without a G that it came to, or one of the two below
+  int owner;  // held: the kernel thread without a G that it came to, kAnybody, kQueued
   bool any;   // in a queue: anybody could have taken it
   siginfo_t info;
 };

@@ -96,7 +96,9 @@ void EndIdleMs(uint32_t keep) {
   }
 }
 
-bool LeaveToFirst() {
+bool LeaveToFirst(const M* m) {
+  if (UNDERGO_LIKELY(LoadRelaxed(&sched.only_first) == 0)) return false;
+  if (m == &first_m || m->forked) return false;
   P* p;
   {
     sync::MutexLock hold(sched.lock);

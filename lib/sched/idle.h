@@ -35,9 +35,9 @@ void SleepOnG0(M* m, F wait) {
 
 // On g0, without a P: sleeps until somebody gives the M a P, ends it or sends a guest.
 void StopM(M* m);
-// For an M that would wait for descriptors and deadlines although a sole thread is left: the first
-// M does it instead, and this one ends. False: that one is busy itself.
-bool LeaveToFirst();
+// For an M that would wait for descriptors and deadlines: when a sole thread is left, the first M
+// does it instead, and this one ends. False: it is not so, or that one is busy itself.
+bool LeaveToFirst(const M* m);
 // With sched.lock held: wakes `to`, which has a guest, if it sleeps.
 void StartForGuestLocked(M* to);
 

@@ -56,6 +56,9 @@ void LeaveSched(G* g);
 // In the scheduler: the running G stops running; what comes next runs. Returns when it runs again.
 // The G must be in a queue, or somebody will put it there.
 void Schedule(G* g);
+// Waits until the registers of g are saved, and its stack is left, by an M that is about to do so.
+// Not on a G that such an M may wait for.
+void AwaitOffCpu(const G* g);
 // First act of each context after a switch.
 void FinishSwitch(G* g);
 // In the scheduler; the caller holds p or has none (null).

@@ -151,17 +151,6 @@ void SwitchTo(M* m, G* from, G* to) {
   FinishSwitch(from);
 }
 
-// On g0: waits until the registers of g are saved, by an M that is about to do so.
-void AwaitOffCpu(G* g) {
-  for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
-    if (i % 256 == 255 && !IsConfined()) {
-      plat::Syscall(__NR_sched_yield);
-    } else {
-      CpuRelax();
-    }
-  }
-}
-
 uint32_t Random(M* m) {
   m->rand ^= m->rand << 13;
   m->rand ^= m->rand >> 17;
@@ -300,10 +289,6 @@ bool PollerMissing() {
          (NetpollActive() || NearestDeadline() != 0);
 }
 
-bool MayLeave(const M* m) {
-  return LoadRelaxed(&sched.only_first) != 0 && m != &first_m && !m->forked;
-}
-
 // It wakes the next M when it has found work.
 void StartSpinning(M* m) {
   if (m->spinning) return;
@@ -326,7 +311,7 @@ G* FindRunnable(M* m) {
         HoldP(m, p, kPSched);
         StartSpinning(m);  // it may be all that came of several calls of WakeP
       } else if (PollerMissing()) {
-        if (UNDERGO_UNLIKELY(MayLeave(m)) && LeaveToFirst()) return nullptr;
+        if (LeaveToFirst(m)) return nullptr;
         PollUntilNearest(m, false);  // HandOffP wanted an M for that
       } else {
         StopM(m);
@@ -357,7 +342,7 @@ G* FindRunnable(M* m) {
       if (was_spinning) StartSpinning(m);
       continue;
     }
-    if (UNDERGO_UNLIKELY(MayLeave(m)) && LeaveToFirst()) return nullptr;
+    if (LeaveToFirst(m)) return nullptr;
     PollUntilNearest(m, nap);
   }
 }
@@ -371,6 +356,16 @@ void StopSpinning(M* m) {
 }  // namespace
 
 // --- what the rest of sched/ uses ---
+
+void AwaitOffCpu(const G* g) {
+  for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
+    if (i % 256 == 255 && !IsConfined()) {
+      plat::Syscall(__NR_sched_yield);
+    } else {
+      CpuRelax();
+    }
+  }
+}
 
 P* EnterSched(G* g) {
   g->words->busy++;

@@ -274,11 +274,12 @@ void RunSysmon() {
     if (UNDERGO_UNLIKELY(idle % kIdleLooks == 1) && on_all_idle != nullptr && idle > 1) {
       on_all_idle();
     }
-    bool polled = !NetpollActive() || LoadRelaxed(&sched.last_poll) == 0;
-    // An M that sleeps, here or there, takes the process's signals.
-    bool hears = LoadRelaxed(&sched.idle_m_count) != 0 || LoadRelaxed(&sched.last_poll) == 0;
-    bool deep = idle > kIdleLooks && polled && hears && NearestDeadline() == 0 &&
-                TracePeriod() == 0 && !MayRetire() && StacksTrimmedSince(idle_since);
+    // An M in the poller sees to descriptors and takes the process's signals; an idle one does
+    // that.
+    bool watched = LoadRelaxed(&sched.last_poll) == 0 ||
+                   (!NetpollActive() && LoadRelaxed(&sched.idle_m_count) != 0);
+    bool deep = idle > kIdleLooks && watched && NearestDeadline() == 0 && TracePeriod() == 0 &&
+                !MayRetire() && StacksTrimmedSince(idle_since);
     if (deep) {
       heap::BusyScope busy;
       NetpollVerify(LoadRelaxed(&sched.now), true);

@@ -20,7 +20,6 @@
 #include "heap/fastpath.h"
 #include "heap/mcache.h"
 #include "plat/context.h"
-#include "sched/confine.h"
 #include "sched/fork.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
@@ -68,16 +67,6 @@ G* TakeG(uint32_t shift) {
     if (g != nullptr) return g;
   }
   return TakeSlot(shift);
-}
-
-void AwaitStackLeft(G* g) {
-  for (uint32_t i = 0; LoadAcquire(&g->on_cpu) != 0; ++i) {  // pairs: FinishSwitch
-    if (i % 256 == 255 && !IsConfined()) {
-      plat::Syscall(__NR_sched_yield);
-    } else {
-      CpuRelax();
-    }
-  }
 }
 
 // --- the thread itself ---
@@ -238,7 +227,7 @@ int CreateThread(pthread_t* id, const ThreadRequest& r) {
   uint32_t shift = ShiftFor(r);
   G* g = shift == 0 ? nullptr : TakeG(shift);
   if (g == nullptr) return EAGAIN;
-  AwaitStackLeft(g);
+  AwaitOffCpu(g);
   bool made = MakeBlock(g);
   if (made) SetBounds(g, r);
   if (!made || !SetGuard(g, g->stack_low - r.guard_size, r.stack != 0 ? 0 : r.guard_size)) {
@@ -289,7 +278,7 @@ int Join(G* g, void** result, uint64_t deadline, bool try_only) {
           return why == Wake::kTimeout ? ETIMEDOUT : EINTR;
         }
         // It has ended meanwhile, and may be about to end this wait: `w` must last until then.
-        AwaitStackLeft(g);
+        AwaitOffCpu(g);
       }
       break;
     }
@@ -300,7 +289,7 @@ int Join(G* g, void** result, uint64_t deadline, bool try_only) {
   uint32_t joinable = kJoinable;
   if (!CasAcqRel(&g->detached, &joinable, kJoined)) return EINVAL;  // pairs: Detach
   if (result != nullptr) *result = *ResultField(g->fs);
-  if (g->user_stack) AwaitStackLeft(g);  // the program may use it for something else now
+  if (g->user_stack) AwaitOffCpu(g);  // the program may use it for something else now
   if (!g->main) Recycle(g);
   return 0;
 }
