@@ -83,6 +83,16 @@ void WaitAtGoal(size_t bytes, size_t more) {
       Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
 }
 
+// A cycle runs but does not mark: its first stop is still to come, or it sweeps. On a machine with
+// too much to do the coordinator may be waiting for a CPU then, and many threads can allocate many
+// times the heap before it gets one.
+void WaitBesideMark() {
+  uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack
+  if (LoadRelaxed(&collector.busy) == 0 || LiveBytes() < LoadRelaxed(&collector.cycle_goal)) return;
+  if (collector.limiter.Limiting()) return;
+  plat::FutexWaitFor(&collector.begun, begun, kGoalWaitNs);
+}
+
 // The part of an allocating thread in keeping to the scavenger's goals.
 void Scavenge() {
   collector.limiter.AddAssist(
@@ -126,7 +136,7 @@ void OnAllocation(size_t bytes, int64_t* credit) {
   }
   *credit = 0;
   if (collector.scavenger.Watches()) Scavenge();
-  if (LoadRelaxed(&collector.busy) != 0) return;
+  if (LoadRelaxed(&collector.busy) != 0) return WaitBesideMark();
   if (collector.config.memory_limit != INT64_MAX) UpdateTrigger();
   if (LiveBytes() >= LoadRelaxed(&collector.trigger)) {
     uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack

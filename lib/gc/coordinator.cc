@@ -242,6 +242,7 @@ void RunCycle(uint32_t why) {
     // Marked by assists: the flip counted the coordinator's own only.
     FetchAddRelaxed(&heap::gc_heap.live_bytes, collector.assist_marked);
     EndCycle(live, goal);
+    StoreRelaxed(&collector.cycle_goal, collector.pacer.Goal(Sizes()));  // who allocates meanwhile
     PrepareSweep();
     SweepByMode();
     collector.pacer.NoteGarbage(LoadRelaxed(&heap::sweep_counts.garbage_bytes));

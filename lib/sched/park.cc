@@ -203,7 +203,7 @@ void MakeNewReady(G* g) {
   } else {
     g->state = GState::kRunnable;
     RunqPutNew(p, g);
-    WakeP();
+    WakeP(RingEmpty(p));
   }
   LeaveSched(self);
 }
