@@ -20,10 +20,11 @@
 //
 // And one departure of substance. Most programs that come here free what they allocate. While such
 // a program builds its data up, each doubling of the heap is marked for nothing. So a cycle that
-// found next to no garbage lets the heap grow further until the next one: by a quarter of what is
-// live and a constant. What grows there is the program's data, which takes its memory anyway, or
-// leaks that began since; for these the bound is 2.25 times what is live and 16 MiB, instead of
-// twice, once: the first cycle that finds garbage ends it.
+// found next to no garbage lets the heap grow further until the next one: by a constant and as much
+// as is live, or a quarter of it in large heaps, whose owners watch memory more than marking. What
+// grows there is the program's data, which takes its memory anyway, or leaks that began since; for
+// these the bound is 3 (2.25) times what is live and 16 MiB, instead of twice, once: the first
+// cycle that finds garbage ends it.
 //
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.
@@ -53,9 +54,10 @@ constexpr int64_t kMinPageDistance = 8 * kKiB;
 
 // After a cycle that found at most so much of its heap dead, the next goal lies further away.
 constexpr uint64_t kQuietPart = 64;
-constexpr uint64_t kQuietRoomPart = 4;  // of the live heap
-constexpr uint64_t kQuietRoom = 16 * kMiB;
-constexpr int32_t kQuietPercent = 100;  // below it, or with a limit, memory is to be spared
+constexpr uint64_t kQuietRoom = 16 * kMiB;   // and the live heap, up to
+constexpr uint64_t kQuietCopy = 256 * kMiB;  // or, if that is more,
+constexpr uint64_t kQuietRoomPart = 4;       // of it
+constexpr int32_t kQuietPercent = 100;       // below it, or with a limit, memory is to be spared
 
 uint64_t AddOrMax(uint64_t a, uint64_t b) {
   uint64_t sum;
@@ -109,7 +111,8 @@ void Pacer::Commit(uint64_t heap_live, bool sweep_done) {
     uint64_t minimum = PercentOf(kMinimumHeap, percent_);
     if (goal < minimum) goal = minimum;
     if (quiet_ && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit) {
-      goal = AddOrMax(goal, heap_marked_ / kQuietRoomPart + kQuietRoom);
+      uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(heap_marked_, kQuietCopy));
+      goal = AddOrMax(goal, room + kQuietRoom);
       // Nothing of it will be garbage.
       double growth = static_cast<double>(goal) / static_cast<double>(Max(heap_marked_, kMiB));
       expected_heap_ =

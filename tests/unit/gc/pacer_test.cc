@@ -121,11 +121,13 @@ Test(pacer, after_a_cycle_without_garbage_the_goal_lies_further_away) {
     int32_t percent;
     uint64_t marked, garbage, goal;
   } cases[] = {
-      {100, MiB(63), 0, MiB(126) + MiB(15.75) + MiB(16)},
-      {100, MiB(63), MiB(1), MiB(126) + MiB(15.75) + MiB(16)},  // one part in 64
+      {100, MiB(63), 0, 3 * MiB(63) + MiB(16)},
+      {100, MiB(63), MiB(1), 3 * MiB(63) + MiB(16)},  // one part in 64
       {100, MiB(63), MiB(1.1), MiB(126)},
-      {100, MiB(1), 0, MiB(4) + MiB(0.25) + MiB(16)},
-      {200, MiB(64), 0, MiB(192) + MiB(32)},
+      {100, MiB(1), 0, MiB(4) + MiB(1) + MiB(16)},
+      {100, MiB(512), 0, MiB(1024) + MiB(256) + MiB(16)},   // no more than that,
+      {100, MiB(2048), 0, MiB(4096) + MiB(512) + MiB(16)},  // or a quarter
+      {200, MiB(64), 0, MiB(192) + MiB(64) + MiB(16)},
       {99, MiB(100), 0, MiB(199)},
       {0, MiB(64), 0, MiB(64)},
       {-1, MiB(64), 0, kNoGoal},
@@ -157,7 +159,7 @@ Test(pacer, with_a_memory_limit_no_goal_lies_further_away) {
   cr_expect(p.Goal(sizes) < MiB(60) && p.GoalIsLimit(sizes));
   p.SetMemoryLimit(kNoMemoryLimit);
   p.Commit(MiB(40), true);
-  cr_expect(p.Goal(sizes) == MiB(80 + 10 + 16) && not(p.GoalIsLimit(sizes)));
+  cr_expect(p.Goal(sizes) == MiB(80 + 40 + 16) && not(p.GoalIsLimit(sizes)));
 }
 
 Test(pacer, trigger_stands_before_the_goal_by_the_runway) {
