@@ -103,10 +103,11 @@ class Cycle {
     Marker markers[Gang::kMax];  // the coordinator's own is the first
     Range stacks[kMaxStacks];    // live parts at the first stop
     Range runs[kMaxRuns];        // written pages that wait to be scanned in slices
-    char buffer[kReadBuffer];
+    char buffers[Gang::kMax][kReadBuffer];
   };
   bool Prepare();
   Marker& marker() { return storage_->markers[0]; }
+  char* buffer() { return storage_->buffers[0]; }
 
   struct Trouble {
     uint32_t failures;  // without a success in between
@@ -138,6 +139,7 @@ class Cycle {
   bool FirstStop();
   bool FinalStop(bool last, bool* again);
   void FinalJob(uint32_t worker);
+  void RescanHeap(uint32_t worker);
   bool FinishInSlices();
   bool SlicedRescan();
   bool StopWorld();
@@ -153,7 +155,9 @@ class Cycle {
   bool ReadPipes(ChunkVisitor f, void* context, void (*word)(void* context, uint64_t word));
   bool TrackGrowth();
   bool CollectDirty(uint64_t* pages);
-  bool RescanRoots();
+  bool PrepareRescan();
+  void RescanRoots(uint32_t worker);
+  bool RescanExtra();
   bool RescanKernel();
   void Flip();
   void SetFinishing(bool on);
@@ -212,7 +216,9 @@ class Cycle {
   // Of the final stop, shared by the gang.
   uint64_t stop_began_ = 0;     // ns
   uint64_t work_deadline_ = 0;  // of the running stop, ns
-  uint32_t next_chunk_ = 0;     // atomic
+  uint32_t next_chunk_ = 0;     // atomic; of the heap
+  uint32_t next_root_ = 0;      // atomic; piece of the roots
+  uint32_t roots_ready_ = 0;    // atomic; roots_ shows the mappings as they are now
   uint32_t dirty_pages_ = 0;    // atomic
   uint32_t give_up_ = 0;        // atomic; took too long, or tracking failed
   uint32_t lost_ = 0;           // atomic; tracking failed

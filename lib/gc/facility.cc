@@ -59,10 +59,10 @@ bool Cycle::ReadKernel(void (*f)(void* context, uint64_t word), void* context) {
 // World stopped, after ReadKernel and before memory is read: see gc/pipes.cc.
 bool Cycle::ReadPipes(ChunkVisitor f, void* context, void (*word)(void* context, uint64_t word)) {
   if (LoadRelaxed(&filter_.no_pipes)) return true;
-  PipeRead result = pipes.Read(storage_->buffer, f, context);
+  PipeRead result = pipes.Read(buffer(), f, context);
   if (result == PipeRead::kStale) {
     if (!ReadKernel(word, context)) return false;
-    result = pipes.Read(storage_->buffer, f, context);
+    result = pipes.Read(buffer(), f, context);
   }
   return result == PipeRead::kDone || Fail("a pipe cannot be looked at");
 }

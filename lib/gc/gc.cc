@@ -58,6 +58,9 @@ constinit Pauses pauses;
 namespace {
 
 constexpr uint64_t kStopWaitNs = 10'000'000;  // for the answers of all threads
+// Who has computed for a while may lose its CPU at any moment, in the middle of a stop too; after
+// a sleep there is a whole slice first.
+constexpr uint64_t kFreshSliceNs = 20'000;
 constexpr uint32_t kStopTries = 6;  // on a machine with too much to do the first often fail
 constexpr uint64_t kPatienceNs = 40'000'000;  // of those that wait for a CPU; doubled at each try
 constexpr uint32_t kMaxPatienceShift = 3;
@@ -262,6 +265,7 @@ void Cycle::Flip() {
 
 bool Cycle::StopWorld() {
   for (uint32_t i = 0; i < kStopTries; ++i) {
+    plat::NapNs(kFreshSliceNs);
     stop_began_ = plat::NowNs();
     uint64_t patience = kPatienceNs << Min(i, kMaxPatienceShift);
     bool stopped = world::StopTheWorld(kStopWaitNs, patience) == world::StopResult::kStopped;
@@ -288,16 +292,9 @@ uint64_t Cycle::StartWorld() {
   return took;
 }
 
-// One worker's part of the final stop: the coordinator looks at roots and stacks first, then all
-// take chunks of the heap.
-void Cycle::FinalJob(uint32_t worker) {
+// Written pages of the heap, chunk by chunk, with the other workers.
+void Cycle::RescanHeap(uint32_t worker) {
   Marker& marker = storage_->markers[worker];
-  if (worker == 0) {
-    bool read = roots_.Build();
-    if (read) ScanStopped(true);
-    MarkPinned();
-    if (!read || !RescanRoots() || !RescanKernel()) StoreRelaxed(&lost_, 1u);
-  }
   auto late = [this] { return !last_ && plat::NowNs() > work_deadline_; };
   struct Context {
     Cycle* cycle;
@@ -330,8 +327,22 @@ void Cycle::FinalJob(uint32_t worker) {
       StoreRelaxed(&lost_, 1u);
     }
   }
+}
+
+// One worker's part of the final stop. The coordinator lists the roots as they are now and reads
+// stacks, the others begin with the heap; what is left is for all.
+void Cycle::FinalJob(uint32_t worker) {
+  Marker& marker = storage_->markers[worker];
+  if (worker == 0 && !PrepareRescan()) StoreRelaxed(&lost_, 1u);
+  if (worker != 0) RescanHeap(worker);
+  RescanRoots(worker);
+  if (worker == 0) {
+    if (!RescanExtra() || !RescanKernel()) StoreRelaxed(&lost_, 1u);
+    RescanHeap(worker);
+  }
   while (LoadRelaxed(&give_up_) == 0 && !marker.Drain(kQuantum)) {
-    if (late() || pool_.failed()) StoreRelaxed(&give_up_, 1u);
+    bool late = !last_ && plat::NowNs() > work_deadline_;
+    if (late || pool_.failed()) StoreRelaxed(&give_up_, 1u);
   }
   // What is left, here or by another worker that took a chunk of work late, is for the caller.
   marker.Flush();
@@ -341,7 +352,7 @@ void Cycle::FinalJob(uint32_t worker) {
 bool Cycle::FinalStop(bool last, bool* again) {
   *again = false;
   last_ = last;
-  next_chunk_ = dirty_pages_ = give_up_ = lost_ = 0;
+  next_chunk_ = next_root_ = roots_ready_ = dirty_pages_ = give_up_ = lost_ = 0;
   if (!StopWorld()) return false;
   if (!MarkPipes()) {
     times_.stop2_ns = Max(times_.stop2_ns, StartWorld());

@@ -24,6 +24,7 @@ bool NoteKernelWord(const void* at) {
 namespace {
 
 constexpr uint64_t kRootQuantum = 256 * kKiB;  // scanned between two looks at the clock
+constexpr size_t kRootPiece = 32 * kMiB;       // of a root, taken by one worker in stop 2
 
 struct CopyContext {
   Marker* marker;
@@ -92,7 +93,7 @@ void Cycle::ScanStopped(bool final) {
 
 void Cycle::ScanRange(const RootRange& r) {
   CopyContext context = {&marker(), r.bytewise, this};
-  if (!ReadRoot(r, storage_->buffer, ScanRootCopy, &context)) {
+  if (!ReadRoot(r, buffer(), ScanRootCopy, &context)) {
     pool_.Fail("memory of the program cannot be read");
   }
 }
@@ -117,40 +118,61 @@ void Cycle::MarkRoots() {
   for (uint32_t i = 0; i < stack_count_; ++i) {
     // A running stack: what is missed or stale is seen again in the final stop.
     CopyContext context = {&marker(), false};
-    ReadRange(storage_->stacks[i].from, storage_->stacks[i].to, storage_->buffer, ScanCopy,
-              &context);
+    ReadRange(storage_->stacks[i].from, storage_->stacks[i].to, buffer(), ScanCopy, &context);
   }
   for (size_t i = 0; i < roots_.size(); ++i) ScanRange(roots_[i]);
   for (uint32_t i = 0; i < extra_count_; ++i) {
     CopyContext context = {&marker(), false};
-    ReadRange(extra_[i].from, extra_[i].to, storage_->buffer, ScanCopy, &context);
+    ReadRange(extra_[i].from, extra_[i].to, buffer(), ScanCopy, &context);
   }
   MarkPinned();
   times_.globals_bytes = marker().counts().root_bytes;
 }
 
 // World stopped. The mappings as they are now: what is not tracked is read whole.
-bool Cycle::RescanRoots() {
+bool Cycle::PrepareRescan() {
+  bool read = roots_.Build();
+  if (read) ScanStopped(true);
+  MarkPinned();
+  StoreRelease(&roots_ready_, 1u);  // pairs: RescanRoots
+  return read;
+}
+
+// World stopped. Piece by piece, with the other workers.
+void Cycle::RescanRoots(uint32_t worker) {
+  while (LoadAcquire(&roots_ready_) == 0) CpuRelax();  // pairs: PrepareRescan
   struct Context {
-    Cycle* cycle;
+    char* buffer;
     CopyContext copy;
     bool readable;
-  } context = {this, {&marker(), false}, true};
+  } context = {storage_->buffers[worker], {&storage_->markers[worker], false}, true};
   // Never directly: guards that the program installed in page tables look like swapped pages.
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
-    c->readable &= ReadRange(from, to, c->cycle->storage_->buffer, ScanRootCopy, &c->copy);
+    c->readable &= ReadRange(from, to, c->buffer, ScanRootCopy, &c->copy);
   };
+  uint32_t mine = FetchAddRelaxed(&next_root_, 1u), piece = 0;
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
     context.copy.bytewise = r.bytewise;
-    if (!tracker_.Collect(r.from, r.to - r.from, false, run, &context)) return false;
+    size_t size = r.bytewise ? r.to - r.from : kRootPiece;  // words may lie across the border
+    for (Addr at = r.from; at < r.to; at += Min(size, r.to - at)) {
+      if (piece++ != mine) continue;
+      if (!tracker_.Collect(at, Min(size, r.to - at), false, run, &context) || !context.readable) {
+        return StoreRelaxed(&lost_, 1u);
+      }
+      mine = FetchAddRelaxed(&next_root_, 1u);
+    }
   }
+}
+
+bool Cycle::RescanExtra() {
+  bool readable = true;
   for (uint32_t i = 0; i < extra_count_; ++i) {
-    context.copy.bytewise = false;
-    run(&context, extra_[i].from, extra_[i].to);
+    CopyContext context = {&marker(), false};
+    readable &= ReadRange(extra_[i].from, extra_[i].to, buffer(), ScanRootCopy, &context);
   }
-  return context.readable;
+  return readable;
 }
 
 // World stopped. What the kernel was given since the roots were read.

@@ -289,7 +289,7 @@ bool Cycle::ReadLiveRoots() {
     const RootRange& r = roots_[i];
     if (!r.shared && !r.file_pages) continue;
     sink.bytewise = r.bytewise;
-    read &= ReadRoot(r, storage_->buffer, WordSink::Chunk, &sink);
+    read &= ReadRoot(r, buffer(), WordSink::Chunk, &sink);
   }
   sink.bytewise = false;
   struct Context {
@@ -300,7 +300,7 @@ bool Cycle::ReadLiveRoots() {
   auto range = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     c->read &=
-        ReadRange(AlignDown(from, 8), to, c->cycle->storage_->buffer, WordSink::Chunk, c->sink);
+        ReadRange(AlignDown(from, 8), to, c->cycle->storage_->buffers[0], WordSink::Chunk, c->sink);
     return true;
   };
   if (!ForEachNotInherited(range, &context)) {

@@ -16,6 +16,9 @@
 // the most, as few stacks are done at a time. Where the kernel has no such barrier nothing is
 // trimmed.
 //
+// Looking writes to the G, and the stop that ends a mark reads all pages written since its begin: a
+// round waits while the collector marks.
+//
 // A program that cuts its threads' stacks into pieces for coroutines of its own, and waits on a
 // shallow piece while deeper ones are in use, breaks the ABI and would lose them.
 //
@@ -26,6 +29,7 @@
 #include <linux/membarrier.h>
 #include <sys/mman.h>
 
+#include "heap/sweep.h"
 #include "plat/clock.h"
 #include "plat/vm.h"
 #include "sched/confine.h"
@@ -138,6 +142,7 @@ void Step(uint64_t now) {
 
 void TrimStacks(uint64_t now) {
   if (now < next || LoadRelaxed(&impossible) || IsConfined()) return;
+  if (LoadRelaxed(&heap::gc_heap.marking)) return;
   next = now + kBetween;
   if (at == nullptr) {
     at = FirstSlot();
