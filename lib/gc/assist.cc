@@ -19,10 +19,12 @@ constexpr uint64_t kGoalWaitNs = 5'000'000;    // and for each 64 KiB when the h
 constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
 constexpr uint64_t kStressWaitNs = 1'000'000'000;  // for the end of a cycle
 constexpr uint32_t kAssistTries = 5;
+constexpr uint64_t kAssistPiece = 32 * kKiB;
 
 using heap::LiveBytes;
 
-// Scans up to `work` bytes; bytes scanned. Any thread of the program.
+// Scans up to `work` bytes, but a piece at most: the world cannot stop meanwhile. Bytes scanned, 0:
+// there is nothing to scan just now. Any thread of the program.
 uint64_t ScanFor(int64_t work) {
   heap::BusyScope busy;
   // Within a BusyScope the phase cannot change.
@@ -36,9 +38,12 @@ uint64_t ScanFor(int64_t work) {
   } while (!CasAcqRel(&collector.free_assistants, &free,
                       free & (free - 1)));  // pairs: the release below
   Marker& m = collector.assistants[i];
+  collector.cycle.pool().BeginScan();
   m.Start(&collector.cycle.pool(), collector.cycle.target(), collector.cycle.clean_pages());
-  m.Drain(static_cast<uint64_t>(work));
+  m.Drain(Min(static_cast<uint64_t>(work), kAssistPiece));
   m.Flush();
+  ForgetScanned();
+  collector.cycle.pool().EndScan();
   uint64_t scanned = m.counts().scanned_bytes;
   FetchAddRelaxed(&collector.assist_marked, m.counts().marked_bytes);
   FetchAddRelaxed(&collector.assist_scanned, scanned);
@@ -46,41 +51,59 @@ uint64_t ScanFor(int64_t work) {
   return scanned;
 }
 
+// What a thread does for a cycle instead of its own work, for the pacer and the limiter.
+class AssistTime {
+ public:
+  AssistTime() : cpu_(plat::NowNs(CLOCK_THREAD_CPUTIME_ID)), wall_(plat::NowNs()) {}
+  ~AssistTime() {
+    uint64_t cpu = plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - cpu_, now = plat::NowNs();
+    FetchAddRelaxed(&collector.assist_ns, cpu);
+    FetchAddRelaxed(&collector.assist_wait_ns, now - wall_ > cpu ? now - wall_ - cpu : 0);
+    collector.limiter.AddAssist(static_cast<int64_t>(cpu));
+    collector.limiter.Update(static_cast<int64_t>(now));
+  }
+
+ private:
+  uint64_t cpu_, wall_;
+};
+
 // Pays for allocation while marking: from the coordinator's credit, else by scanning, else, when
 // there is nothing to scan just now, by waiting a little for the coordinator's next portion.
 void Assist(int64_t* credit) {
   AssistDebt debt = collector.pacer.DebtFor(-*credit);
   if (debt.work <= 0 || collector.limiter.Limiting()) return;
-  uint64_t start = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
+  AssistTime time;
   int64_t left = debt.work;
-  for (uint32_t tries = 0; tries < kAssistTries && heap::gc_heap.black; ++tries) {
+  for (uint32_t tries = 0; tries < kAssistTries && heap::gc_heap.black;) {
     uint32_t portion = LoadAcquire(&collector.portion);  // pairs: Throttle
-    if (FetchAddRelaxed(&collector.credit, -left) >= left) {
-      left = 0;
-      break;
-    }
+    if (FetchAddRelaxed(&collector.credit, -left) >= left) break;
     FetchAddRelaxed(&collector.credit, left);
-    left -= static_cast<int64_t>(ScanFor(left));
+    uint64_t scanned = ScanFor(left);
+    left -= static_cast<int64_t>(scanned);
     if (left <= 0) break;
+    if (scanned != 0) continue;
+    ++tries;
+    if (collector.cycle.pool().AwaitWork()) continue;
     FetchAddAcqRel(&collector.waiting, 1u);  // pairs: Throttle
     plat::FutexWaitFor(&collector.portion, portion, kNapNs);
     FetchAddAcqRel(&collector.waiting, ~uint32_t{0});  // pairs: Throttle
   }
   *credit += debt.bytes;
-  int64_t took = static_cast<int64_t>(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - start);
-  FetchAddRelaxed(&collector.assist_ns, static_cast<uint64_t>(took));
-  collector.limiter.AddAssist(took);
-  collector.limiter.Update(static_cast<int64_t>(plat::NowNs()));
 }
 
-// The heap is at its goal, or would be with `more` bytes, and must not run away. All objects may be
-// marked already, while written pages are looked at once more: then there is nothing to assist
-// with, only to wait.
+// The heap is at its goal, or would be with `more` bytes, and must not run away: the thread scans
+// until that is over. All objects may be marked already, while written pages are looked at once
+// more: then there is only waiting.
 void WaitAtGoal(size_t bytes, size_t more) {
   if (LiveBytes() + more < LoadRelaxed(&collector.cycle_goal)) return;
   if (collector.limiter.Limiting()) return;
-  collector.cycle.WaitForEnd(
-      Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs));
+  AssistTime time;
+  uint64_t start = plat::NowNs();
+  uint64_t most = Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs);
+  for (uint64_t waited = 0; heap::gc_heap.black && waited < most; waited = plat::NowNs() - start) {
+    if (ScanFor(kAssistPiece) != 0 || collector.cycle.pool().AwaitWork()) continue;
+    collector.cycle.WaitForEnd(Min(kNapNs, most - waited));
+  }
 }
 
 // A cycle runs but does not mark: its first stop is still to come, or it sweeps. On a machine with

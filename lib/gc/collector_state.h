@@ -42,7 +42,8 @@ struct Collector {
   uint64_t cycle_goal = 0;  // atomic; bytes of live heap
   int64_t credit = 0;       // atomic; bytes scanned that no assist has claimed
   uint64_t credited = 0;    // coordinator; of its own scanning
-  uint64_t assist_marked = 0, assist_scanned = 0, assist_ns = 0;  // atomic
+  uint64_t assist_marked = 0, assist_scanned = 0;  // atomic
+  uint64_t assist_ns = 0, assist_wait_ns = 0;      // atomic; CPU time, and without a CPU
   uint64_t start_cpu = 0, start_process_cpu = 0, start_wall = 0;  // coordinator
   bool forced = false;                                            // coordinator
 

@@ -71,6 +71,7 @@ void Throttle() {
   // The program leaves (most of) a CPU unused.
   bool idle = (all - own) * 10 < wall * (procs * 10 - 8);
   if (idle || own * 4 <= wall * procs) return;
+  collector.cycle.Share();
   plat::NapNs(kNapNs);
 }
 
@@ -119,7 +120,8 @@ void BeginCycle(uint32_t why, uint64_t live) {
   collector.forced = (why & kForced) != 0 || collector.config.stress;
   collector.credit = 0;
   collector.credited = 0;
-  collector.assist_marked = collector.assist_scanned = collector.assist_ns = 0;
+  collector.assist_marked = collector.assist_scanned = 0;
+  collector.assist_ns = collector.assist_wait_ns = 0;
   collector.start_wall = plat::NowNs();
   collector.start_cpu = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
   collector.start_process_cpu = plat::NowNs(CLOCK_PROCESS_CPUTIME_ID);
@@ -161,6 +163,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   end.marked = marked;
   end.work = WorkDone();
   end.assist_ns = static_cast<int64_t>(collector.assist_ns);
+  end.wait_ns = static_cast<int64_t>(collector.assist_wait_ns);
   end.idle_ns = IdleMarkNs(now);
   end.procs = collector.config.procs;
   PacerEndTrace pt;

@@ -77,6 +77,8 @@ class Cycle {
   // Bytes of its own tables.
   size_t MemorySize() const { return storage_ != nullptr ? sizeof(Storage) : 0; }
   WorkPool& pool() { return pool_; }
+  // For assists, before the coordinator pauses.
+  void Share() { marker().Share(); }
   const ScanTarget& target() const { return target_; }
   // Null when this mark reads everything.
   CleanPages* clean_pages() {

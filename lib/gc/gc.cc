@@ -72,6 +72,8 @@ constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in sto
 constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
 constexpr uint64_t kFewPages = 64;
 constexpr uint64_t kQuantum = 256 * kKiB;   // scanned between two looks at the clock
+constexpr uint32_t kAwaitTries = 16;        // for the work of assists, before
+constexpr uint64_t kAwaitNs = 20'000;       // pauses
 constexpr size_t kTrackedRoot = 64 * kKiB;  // smaller roots are read whole in stop 2
 
 }  // namespace
@@ -157,11 +159,17 @@ bool Cycle::FirstStop() {
 }
 
 bool Cycle::ConcurrentMark(ThrottleHook throttle) {
-  while (!marker().Drain(kQuantum)) {
+  for (uint32_t tries = 0;;) {
+    bool drained = marker().Drain(kQuantum);
     if (pool_.failed()) return Fail(pool_.reason());
-    throttle();
+    if (!drained || pool_.HasWork()) {
+      throttle();
+      continue;
+    }
+    // Assists may have the last work, and much may be found from there.
+    if (pool_.IsDone()) return true;
+    if (!pool_.AwaitWork() && ++tries % kAwaitTries == 0) plat::NapNs(kAwaitNs);
   }
-  return !pool_.failed() || Fail(pool_.reason());
 }
 
 // The heap has grown: what is new is tracked from now on, and counts as written until then.
@@ -199,13 +207,16 @@ bool Cycle::CollectDirty(uint64_t* pages) {
   return true;
 }
 
+// Until few written pages are left for the stop. If they do not become fewer, the program writes
+// faster than they are scanned: mostly new objects. So from then on threads that allocate wait.
 bool Cycle::PreClean(ThrottleHook throttle) {
   uint64_t last = ~uint64_t{0};
   for (uint32_t round = 0; round < kMaxRounds; ++round) {
     uint64_t pages = 0;
     if (!CollectDirty(&pages) || !ConcurrentMark(throttle)) return false;
     times_.rounds++;
-    if (pages <= kFewPages || pages > last - last / 4) break;
+    if (pages <= kFewPages) break;
+    if (pages > last - last / 4) SetFinishing(true);
     last = pages;
   }
   return true;

@@ -39,6 +39,7 @@ namespace {
 constexpr size_t kPiece = 128 * kKiB;   // of a large object
 constexpr size_t kSparse = 256 * kKiB;  // from this size on, missing pages are looked for
 constexpr uint64_t kRest = 1;           // item bit 0
+constexpr uint32_t kShared = 4;         // objects that are worth a chunk for others
 
 heap::Span* SpanOf(Addr a) { return heap::SpanAtSlice(heap::SliceOf(a)); }
 
@@ -79,6 +80,10 @@ void Marker::Spill(uint32_t keep) {
 void Marker::Flush() {
   FinishCandidates();
   Spill(0);
+}
+
+void Marker::Share() {
+  if (depth_ >= kShared && !pool_->HasWork()) Spill(depth_ / 2);
 }
 
 bool Marker::Refill() {
@@ -337,26 +342,24 @@ bool Marker::Drain(uint64_t limit) {
   heap::DirectReads reads;
   auto read = [this] { return counts_.scanned_bytes - counts_.skipped_bytes; };
   uint64_t end = read() + limit;
-  uint64_t ring[kAhead];
   uint32_t head = 0, tail = 0;
   for (;;) {
     while (head - tail < kAhead && depth_ != 0) {
       uint64_t item = stack_[--depth_];
       __builtin_prefetch(reinterpret_cast<void*>(item & ~kRest));
       __builtin_prefetch(reinterpret_cast<void*>((item & ~kRest) + 64));
-      ring[head++ % kAhead] = item;
+      ring_[head++ % kAhead] = item;
     }
     if (head == tail) {
       FinishCandidates();
       if (depth_ != 0 || Refill()) continue;
       return true;
     }
-    ScanItem(ring[tail++ % kAhead]);
+    ScanItem(ring_[tail++ % kAhead]);
     if (UNDERGO_UNLIKELY(read() >= end)) break;
-    // Others may be out of work while this stack is deep.
-    if (UNDERGO_UNLIKELY(depth_ > kDepth / 4) && !pool_->HasWork()) Spill(kDepth / 8);
+    if (UNDERGO_UNLIKELY(pool_->IsWanted() || depth_ > kDepth / 4)) Share();
   }
-  while (head != tail) Push(ring[tail++ % kAhead]);
+  while (head != tail) Push(ring_[tail++ % kAhead]);
   return false;
 }
 

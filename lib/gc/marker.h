@@ -40,6 +40,8 @@ class Marker {
   bool Drain(uint64_t limit);
   // Hands all local work to the pool.
   void Flush();
+  // Hands the half of it to the pool that is likely to be the larger one, unless others have work.
+  void Share();
 
   const MarkCounts& counts() const { return counts_; }
 
@@ -85,6 +87,7 @@ class Marker {
   uint32_t candidates_head_ = 0, candidates_tail_ = 0;  // of candidates_
   uint64_t words_[kLookahead] = {};                     // wait for their span headers
   Candidate candidates_[kLookahead] = {};               // wait for their mark words
+  uint64_t ring_[kAhead] = {};  // of Drain; not on the stacks of assists, which are roots
   uint32_t depth_ = 0;
   uint64_t stack_[kDepth] = {};
   uint64_t found_[3 * kBlockWords + 16] = {};

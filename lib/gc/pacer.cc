@@ -243,10 +243,11 @@ void Pacer::Revise(uint64_t heap_live, const ScanWork& work, const MemorySizes& 
 bool Pacer::EndCycle(const CycleEnd& end, const MemorySizes& sizes) {
   last_goal_ = Goal(sizes);
   double cpu_ns = static_cast<double>(end.now - mark_start_) * end.procs;
-  double utilization = kBackgroundUtilization, idle = 0;
+  double utilization = kBackgroundUtilization, idle = 0, waited = 0;
   if (cpu_ns > 0) {
     utilization += static_cast<double>(end.assist_ns) / cpu_ns;
     idle = static_cast<double>(end.idle_ns) / cpu_ns;
+    waited = static_cast<double>(end.wait_ns) / cpu_ns;
   }
   if (utilization > kMaxUtilization) utilization = kMaxUtilization;
   last_utilization_ = utilization;
@@ -254,8 +255,10 @@ bool Pacer::EndCycle(const CycleEnd& end, const MemorySizes& sizes) {
   bool measured = end.heap_live > triggered_ && end.work.total() > 0;
   if (measured) {
     double allocated = static_cast<double>(end.heap_live - triggered_);
-    double current = allocated * (utilization + idle) /
-                     (static_cast<double>(end.work.total()) * (1 - utilization));
+    double running = 1 - utilization - waited;
+    if (running < 1 - kMaxUtilization) running = 1 - kMaxUtilization;
+    double current =
+        allocated * (utilization + idle) / (static_cast<double>(end.work.total()) * running);
     cons_mark_ = current;
     for (double last : last_cons_marks_) {
       if (last > cons_mark_) cons_mark_ = last;

@@ -56,6 +56,7 @@ struct CycleEnd {
   uint64_t marked = 0;  // the new live heap
   ScanWork work = {};   // done in this cycle
   int64_t assist_ns = 0;
+  int64_t wait_ns = 0;  // of assists without a CPU
   int64_t idle_ns = 0;  // idle workers
   int procs = 1;
 };

@@ -310,6 +310,30 @@ bool HasAvx512() {
   return HasAvx2() && Has(bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW, 0xe6);
 }
 
+namespace {
+
+SCAN_AVX2 void ForgetAvx2() { _mm256_zeroall(); }
+
+SCAN_AVX512 void ForgetAvx512() {
+  _mm256_zeroall();
+  asm volatile(
+      ".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31\n\t"
+      "vpxorq %%zmm\\n, %%zmm\\n, %%zmm\\n\n\t"
+      ".endr" ::
+          : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24",
+            "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+}
+
+}  // namespace
+
+void ForgetScanned() {
+  if (scan == ScanAvx512) {
+    ForgetAvx512();
+  } else if (scan == ScanAvx2) {
+    ForgetAvx2();
+  }
+}
+
 void ChooseScanKernel(const char** name) {
   const char* chosen = "scalar";
   scan = ScanScalar;

@@ -30,6 +30,10 @@ size_t ScanAvx512(const uint64_t* words, size_t count, const ScanTarget& target,
 // The kernel in use: ScanScalar until ChooseScanKernel has run.
 extern constinit ScanFn scan;
 
+// Clears the vector registers in which the kernel has left words of the heap: those of a thread of
+// the program are roots.
+void ForgetScanned();
+
 // Sets `scan` to the fastest kernel that processor and system support, and *name (if not null) to
 // "avx512", "avx2" or "scalar". Call it before any other thread scans.
 void ChooseScanKernel(const char** name);

@@ -15,7 +15,8 @@ struct WorkBlock {
 
 namespace {
 constexpr size_t kKeptBlocks = 4;
-}
+constexpr uint32_t kSpins = 400;  // some objects' time
+}  // namespace
 
 WorkChunk* WorkPool::Take() {
   if (!HasWork()) return nullptr;
@@ -23,6 +24,13 @@ WorkChunk* WorkPool::Take() {
   WorkChunk* c = full_;
   if (c != nullptr) StoreRelaxed(&full_, c->next);
   return c;
+}
+
+bool WorkPool::AwaitWork() {
+  FetchAddRelaxed(&hungry_, 1u);
+  for (uint32_t i = 0; i < kSpins && !HasWork(); ++i) CpuRelax();
+  FetchAddRelaxed(&hungry_, ~0u);
+  return HasWork();
 }
 
 void WorkPool::Put(WorkChunk* c) {
@@ -87,6 +95,7 @@ void WorkPool::Reset() {
 
 void WorkPool::ResetAfterForkInChild() {
   lock_.ResetAfterFork();
+  hungry_ = scanners_ = 0;
   Reset();
 }
 

@@ -30,6 +30,15 @@ class WorkPool {
   WorkChunk* NewChunk();
   void Recycle(WorkChunk* c);
   bool HasWork() const { return LoadAcquire(&full_) != nullptr; }  // pairs: Put
+  // Asks those who have work to share it and waits for that, some microseconds. Any thread.
+  bool AwaitWork();
+  // Of those who are not waited for in other ways: between Begin and End, whose caller has handed
+  // all of its work back, the mark is not complete.
+  void BeginScan() { FetchAddAcqRel(&scanners_, 1u); }                        // pairs: IsDone
+  void EndScan() { FetchAddAcqRel(&scanners_, ~0u); }                         // pairs: IsDone
+  bool IsDone() const { return LoadAcquire(&scanners_) == 0 && !HasWork(); }  // pairs: EndScan
+  // Somebody waits in AwaitWork.
+  bool IsWanted() const { return LoadRelaxed(&hungry_) != 0; }
   bool failed() const { return LoadRelaxed(&failed_); }
   // The mark cannot become complete: failed() until Reset.
   void Fail(const char* why) {
@@ -50,6 +59,8 @@ class WorkPool {
   WorkChunk* full_ = nullptr;    // lock_ for writers
   WorkChunk* empty_ = nullptr;   // lock_
   WorkBlock* blocks_ = nullptr;  // lock_
+  uint32_t hungry_ = 0;          // atomic; threads in AwaitWork
+  uint32_t scanners_ = 0;        // atomic; assists that scan
   bool failed_ = false;
   const char* reason_ = "";  // constant string
 };
