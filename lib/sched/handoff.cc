@@ -48,7 +48,8 @@ G* EnterCall() {
   CompilerFence();
   g->words->in_sched--;
   heap::EndBusy();
-  if (UNDERGO_UNLIKELY(m->p == nullptr || LoadRelaxed(&m->preempting) == kAsked)) {
+  uint32_t preempting = LoadRelaxed(&m->preempting);
+  if (UNDERGO_UNLIKELY(m->p == nullptr || preempting == kAsking || preempting == kAsked)) {
     AwaitPreemption(m);
   }
   RunDeferred();

@@ -128,18 +128,27 @@ void PreparePreemption() {
 
 bool Preempt(M* m) {
   if (!preempt_by_signal) return false;
-  StoreRelaxed(&m->preempting, uint32_t{kAsked});
+  StoreRelaxed(&m->preempting, uint32_t{kAsking});
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: AwaitPreemption
   // A signal in a blocking call of the program would end it early.
-  if (!InCall(m) && !plat::IsError(world::SendStopSignal(m->tid, m))) return true;
+  if (!InCall(m) && !plat::IsError(world::SendStopSignal(m->tid, m))) {
+    uint32_t asking = kAsking;
+    CasAcqRel(&m->preempting, &asking,
+              uint32_t{kAsked});  // pairs: OnPreemptSignal, it came already
+    return true;
+  }
   StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
   return false;
 }
 
 void AwaitPreemption(M* m) {
-  constexpr int kTries = 100'000;           // the program may have blocked it by a raw system call
+  constexpr int kTries =
+      100'000;  // once it was sent: the program may block it by a raw system call
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Preempt
-  for (int i = 0; i < kTries && LoadRelaxed(&m->preempting) == kAsked; ++i) {
+  for (int sent = 0; sent < kTries;) {
+    uint32_t state = LoadRelaxed(&m->preempting);
+    if (state != kAsking && state != kAsked) return;
+    sent += state == kAsked;
     CpuRelax();  // no system call: a filter of the program's may forbid it
   }
 }

@@ -9,6 +9,7 @@ namespace undergo::sched {
 // Of M::preempting.
 enum Preempting : uint32_t {
   kNotAsked,  // or it was answered by giving way
+  kAsking,    // the signal may come: sysmon is about to send it
   kAsked,     // the signal is under way
   kMissed,    // it came at an instruction where the G cannot be switched away from: ask again soon
 };
