@@ -151,7 +151,10 @@ void OnAllocation(size_t bytes, int64_t* credit) {
   if (LoadRelaxed(&collector.on) == 0) return;
   if (collector.config.stress) return StressCycle();
   if (heap::gc_heap.black) {
-    collector.cycle.WaitForFinish(kFinishWaitNs);
+    if (collector.cycle.IsFinishing()) {
+      AssistTime time;
+      collector.cycle.WaitForFinish(kFinishWaitNs);
+    }
     *credit -= static_cast<int64_t>(bytes);
     if (*credit < 0) Assist(credit);
     WaitAtGoal(bytes, 0);

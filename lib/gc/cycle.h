@@ -52,6 +52,7 @@ class Cycle {
   // The mark is almost done but the program writes to pages as fast as they are scanned: who
   // allocates should wait. Waits until that is over, at most `ns`. Any thread.
   void WaitForFinish(uint64_t ns) const;
+  bool IsFinishing() const { return LoadRelaxed(&finishing_) != 0; }
   // Waits until the mark that runs is over, at most `ns`. Any thread.
   void WaitForEnd(uint64_t ns) const;
   Facility facility() const { return facility_; }

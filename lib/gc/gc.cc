@@ -72,8 +72,9 @@ constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in sto
 constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
 constexpr uint64_t kFewPages = 64;
 constexpr uint64_t kQuantum = 256 * kKiB;   // scanned between two looks at the clock
-constexpr uint32_t kAwaitTries = 16;        // for the work of assists, before
-constexpr uint64_t kAwaitNs = 20'000;       // pauses
+constexpr uint32_t kAwaitTries = 4;         // for the work of assists, before
+constexpr uint64_t kAwaitNs = 10'000;       // pauses that double
+constexpr uint32_t kMaxAwaitShift = 6;
 constexpr size_t kTrackedRoot = 64 * kKiB;  // smaller roots are read whole in stop 2
 
 }  // namespace
@@ -164,11 +165,14 @@ bool Cycle::ConcurrentMark(ThrottleHook throttle) {
     if (pool_.failed()) return Fail(pool_.reason());
     if (!drained || pool_.HasWork()) {
       throttle();
+      tries = 0;
       continue;
     }
-    // Assists may have the last work, and much may be found from there.
+    // Assists may have the last work, and much may be found from there. Or they have no CPU.
     if (pool_.IsDone()) return true;
-    if (!pool_.AwaitWork() && ++tries % kAwaitTries == 0) plat::NapNs(kAwaitNs);
+    if (!pool_.AwaitWork() && tries++ >= kAwaitTries) {
+      plat::NapNs(kAwaitNs << Min(tries - kAwaitTries, kMaxAwaitShift));
+    }
   }
 }
 

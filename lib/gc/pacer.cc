@@ -16,7 +16,8 @@
 // known about tuning GOGC and GOMEMLIMIT holds here. Three departures, where Go's numbers wrap
 // around: goals saturate, a collection that is forced while GOGC=off has no goal and so needs no
 // assists, and the first cycle, which expects no work, extends its goal to the limit at once.
-// Here the live heap also falls, as the program frees: then cycles simply come later.
+// Here the live heap also falls, as the program frees: then cycles simply come later. And assists
+// that have to wait count as time in which the program did not run, when cons/mark is measured.
 //
 // And one departure of substance. Most programs that come here free what they allocate. While such
 // a program builds its data up, each doubling of the heap is marked for nothing. So a cycle that

@@ -25,6 +25,7 @@ struct Cycle {
   ScanWork work = {};
   uint64_t globals = 0;
   int64_t assist_ns = 0;
+  int64_t wait_ns = 0;
   int64_t idle_ns = 0;
   int procs = 1;
 };
@@ -51,6 +52,7 @@ bool Run(Pacer& p, const Cycle& c) {
                      .marked = c.marked,
                      .work = c.work,
                      .assist_ns = c.assist_ns,
+                     .wait_ns = c.wait_ns,
                      .idle_ns = c.idle_ns,
                      .procs = c.procs},
                     {});
@@ -406,6 +408,25 @@ Test(pacer, cons_mark_with_assists_and_idle_workers) {
                     .procs = 4}));
   cr_expect(Near(p.last_utilization(), 0.45));
   cr_expect(Near(p.cons_mark(), 22 * 0.55 / (40 * 0.55)), "%f", p.cons_mark());
+}
+
+Test(pacer, time_that_assists_waited_is_not_the_programs) {
+  // As above, but half of the program's 0.55 went by in waits, and then all of it.
+  for (double waited : {0.275, 0.55, 2.0}) {
+    Pacer p;
+    p.Init(100, kNoMemoryLimit);
+    Run(p, {.triggered = MiB(60),
+            .live_at_end = MiB(82),
+            .marked = MiB(40),
+            .work = {MiB(30), MiB(4), MiB(6)},
+            .globals = MiB(6),
+            .assist_ns = 800'000'000,
+            .wait_ns = static_cast<int64_t>(waited * 4e9),
+            .idle_ns = 400'000'000,
+            .procs = 4});
+    double running = waited < 0.5 ? 0.55 - waited : 0.01;
+    cr_expect(std::fabs(p.cons_mark() - 22 * 0.55 / (40 * running)) < 1e-6, "%f", p.cons_mark());
+  }
 }
 
 Test(pacer, cons_mark_is_the_largest_of_five) {

@@ -11,6 +11,8 @@
 #include <random>
 #include <vector>
 
+#include "base/compiler.h"
+
 using namespace undergo;
 using namespace undergo::gc;
 
@@ -201,6 +203,45 @@ Test(scan, choice) {
   cr_expect(HasAvx512() ==
             (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")));
+}
+
+// Scanning leaves words of the heap in vector registers; none of them may stay there.
+UNDERGO_NOINLINE __attribute__((target("avx512f"))) bool RegistersHold(uint64_t low,
+                                                                       uint64_t high) {
+  alignas(64) uint64_t words[32][8];
+  asm volatile(
+      ".irp "
+      "n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
+      "vmovdqu64 %%zmm\\n, 64*\\n(%0)\n\t"
+      ".endr" ::"r"(&words[0][0])
+      : "memory");
+  for (auto& r : words) {
+    for (uint64_t w : r) {
+      if (w >= low && w < high) return true;
+    }
+  }
+  return false;
+}
+
+Test(scan, nothing_stays_in_registers) {
+  if (!HasAvx512()) cr_skip_test("without AVX-512 nobody can look at 32 registers");
+  ChooseScanKernel(nullptr);
+  constexpr size_t kWords = 64;
+  ScanTarget target = {};
+  target.base = 0x7a0000000000;
+  target.size = 1 << 30;
+  alignas(64) static uint64_t block[kWords];
+  static uint64_t out[3 * kWords + 16];
+  for (size_t i = 0; i < kWords; i++) block[i] = target.base + 16 * i;
+  bool held = false;
+  for (int i = 0; i < 10; i++) {
+    scan(block, kWords, target, out);
+    held |= RegistersHold(target.base, target.base + target.size);
+    scan(block, kWords, target, out);
+    ForgetScanned();
+    cr_expect(!RegistersHold(target.base, target.base + target.size));
+  }
+  cr_expect(held, "the test sees nothing");
 }
 
 Test(scan, bytewise) {
