@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of allocating threads: they tell how the heap grows, request a cycle at the trigger, and
 // while one marks they scan as much as the pacer says that they owe, unless the coordinator has
-// done it already. Where that is not enough to keep the heap at its goal, they wait.
+// done it already. Where that is not enough to keep the heap at its goal, they scan on or wait.
 #include "base/bits.h"
 #include "gc/collector_state.h"
 #include "heap/thread_words.h"
@@ -91,12 +91,15 @@ void Assist(int64_t* credit) {
   *credit += debt.bytes;
 }
 
-// The heap is at its goal, or would be with `more` bytes, and must not run away: the thread scans
-// until that is over. All objects may be marked already, while written pages are looked at once
-// more: then there is only waiting.
+// The heap has come to the goal of the cycle, or would with `more` bytes, and must not run away.
+bool AtGoal(size_t more) {
+  return LiveBytes() + more >= LoadRelaxed(&collector.cycle_goal) && !collector.limiter.Limiting();
+}
+
+// At the goal the thread scans until the mark is over. All objects may be marked already, while
+// written pages are looked at once more: then there is only waiting.
 void WaitAtGoal(size_t bytes, size_t more) {
-  if (LiveBytes() + more < LoadRelaxed(&collector.cycle_goal)) return;
-  if (collector.limiter.Limiting()) return;
+  if (!AtGoal(more)) return;
   AssistTime time;
   uint64_t start = plat::NowNs();
   uint64_t most = Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs);
@@ -111,8 +114,7 @@ void WaitAtGoal(size_t bytes, size_t more) {
 // times the heap before it gets one.
 void WaitBesideMark() {
   uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack
-  if (LoadRelaxed(&collector.busy) == 0 || LiveBytes() < LoadRelaxed(&collector.cycle_goal)) return;
-  if (collector.limiter.Limiting()) return;
+  if (LoadRelaxed(&collector.busy) == 0 || !AtGoal(0)) return;
   plat::FutexWaitFor(&collector.begun, begun, kGoalWaitNs);
 }
 

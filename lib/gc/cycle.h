@@ -143,6 +143,7 @@ class Cycle {
   bool FinalStop(bool last, bool* again);
   void FinalJob(uint32_t worker);
   void RescanHeap(uint32_t worker);
+  bool StopIsLate() const;
   bool FinishInSlices();
   bool SlicedRescan();
   bool StopWorld();

@@ -71,9 +71,9 @@ constexpr size_t kSlicePages = 8;     // scanned between two looks at the clock
 constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in stop 2
 constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
 constexpr uint64_t kFewPages = 64;
-constexpr uint64_t kQuantum = 256 * kKiB;   // scanned between two looks at the clock
-constexpr uint32_t kAwaitTries = 4;         // for the work of assists, before
-constexpr uint64_t kAwaitNs = 10'000;       // pauses that double
+constexpr uint64_t kQuantum = 256 * kKiB;  // scanned between two looks at the clock
+constexpr uint32_t kAwaitTries = 4;        // for the work of assists, before
+constexpr uint64_t kAwaitNs = 10'000;      // pauses that double
 constexpr uint32_t kMaxAwaitShift = 6;
 constexpr size_t kTrackedRoot = 64 * kKiB;  // smaller roots are read whole in stop 2
 
@@ -307,22 +307,23 @@ uint64_t Cycle::StartWorld() {
   return took;
 }
 
+// The final stop has had its time, unless it takes what it takes.
+bool Cycle::StopIsLate() const { return !last_ && plat::NowNs() > work_deadline_; }
+
 // Written pages of the heap, chunk by chunk, with the other workers.
 void Cycle::RescanHeap(uint32_t worker) {
   Marker& marker = storage_->markers[worker];
-  auto late = [this] { return !last_ && plat::NowNs() > work_deadline_; };
   struct Context {
     Cycle* cycle;
     Marker* marker;
-    decltype(late)* is_late;
-  } context = {this, &marker, &late};
+  } context = {this, &marker};
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
     if (LoadRelaxed(&c->cycle->give_up_) != 0) return;
     FetchAddRelaxed(&c->cycle->dirty_pages_, static_cast<uint32_t>((to - from) / kOsPageSize));
     c->cycle->clean_pages_.Written(from, to);
     c->marker->ScanPages(from, to);
-    if ((*c->is_late)()) StoreRelaxed(&c->cycle->give_up_, 1u);
+    if (c->cycle->StopIsLate()) StoreRelaxed(&c->cycle->give_up_, 1u);
   };
   for (;;) {
     if ((LoadRelaxed(&give_up_) | LoadRelaxed(&lost_)) != 0) break;
@@ -356,8 +357,7 @@ void Cycle::FinalJob(uint32_t worker) {
     RescanHeap(worker);
   }
   while (LoadRelaxed(&give_up_) == 0 && !marker.Drain(kQuantum)) {
-    bool late = !last_ && plat::NowNs() > work_deadline_;
-    if (late || pool_.failed()) StoreRelaxed(&give_up_, 1u);
+    if (StopIsLate() || pool_.failed()) StoreRelaxed(&give_up_, 1u);
   }
   // What is left, here or by another worker that took a chunk of work late, is for the caller.
   marker.Flush();
@@ -377,7 +377,7 @@ bool Cycle::FinalStop(bool last, bool* again) {
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
   *again = give_up_ != 0;
   while (done && !*again && !marker().Drain(kQuantum)) {
-    *again = !last && plat::NowNs() > work_deadline_;
+    *again = StopIsLate();
   }
   done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.

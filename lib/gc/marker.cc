@@ -17,7 +17,8 @@
 // or scanned in vain that way is kept for one cycle more, nothing worse.
 //
 // Large objects are scanned in pieces, the rest is queued, so that others can help; pages of theirs
-// that do not exist are not read.
+// that do not exist are not read. Depth first, the stack of a tree is never deep: who looks for
+// work in vain says so (WorkPool::AwaitWork), and is given the older half of what others have.
 //
 // Rejected: queueing spans instead of objects, so that all marked objects of a span are scanned
 // together (measured on lists and trees: with prefetching it gains little, as objects of a span

@@ -48,8 +48,7 @@ G* EnterCall() {
   CompilerFence();
   g->words->in_sched--;
   heap::EndBusy();
-  uint32_t preempting = LoadRelaxed(&m->preempting);
-  if (UNDERGO_UNLIKELY(m->p == nullptr || preempting == kAsking || preempting == kAsked)) {
+  if (UNDERGO_UNLIKELY(m->p == nullptr || MayCome(LoadRelaxed(&m->preempting)))) {
     AwaitPreemption(m);
   }
   RunDeferred();

@@ -132,9 +132,8 @@ bool Preempt(M* m) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: AwaitPreemption
   // A signal in a blocking call of the program would end it early.
   if (!InCall(m) && !plat::IsError(world::SendStopSignal(m->tid, m))) {
-    uint32_t asking = kAsking;
-    CasAcqRel(&m->preempting, &asking,
-              uint32_t{kAsked});  // pairs: OnPreemptSignal, it came already
+    uint32_t asking = kAsking;                             // unless it has come already
+    CasAcqRel(&m->preempting, &asking, uint32_t{kAsked});  // pairs: OnPreemptSignal
     return true;
   }
   StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
@@ -142,12 +141,12 @@ bool Preempt(M* m) {
 }
 
 void AwaitPreemption(M* m) {
-  constexpr int kTries =
-      100'000;  // once it was sent: the program may block it by a raw system call
+  // Once it was sent: the program may have blocked it by a raw system call.
+  constexpr int kTries = 100'000;
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: Preempt
   for (int sent = 0; sent < kTries;) {
     uint32_t state = LoadRelaxed(&m->preempting);
-    if (state != kAsking && state != kAsked) return;
+    if (!MayCome(state)) return;
     sent += state == kAsked;
     CpuRelax();  // no system call: a filter of the program's may forbid it
   }

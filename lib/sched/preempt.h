@@ -13,6 +13,7 @@ enum Preempting : uint32_t {
   kAsked,     // the signal is under way
   kMissed,    // it came at an instruction where the G cannot be switched away from: ask again soon
 };
+inline bool MayCome(uint32_t preempting) { return preempting == kAsking || preempting == kAsked; }
 
 // GODEBUG=asyncpreemptoff=1 makes it false: then a G that computes keeps its M, and its P goes to
 // another one. Written before the scheduler starts.

@@ -394,18 +394,20 @@ Test(pacer, debt_and_credit) {
   cr_expect(p.CreditFor(0) == 1);
 }
 
+// 4 CPUs for 1 s; 0.8 s assists, 0.4 s idle: 0.45 and 0.1.
+const Cycle kFourCpus = {.triggered = MiB(60),
+                         .live_at_end = MiB(82),
+                         .marked = MiB(40),
+                         .work = {MiB(30), MiB(4), MiB(6)},
+                         .globals = MiB(6),
+                         .assist_ns = 800'000'000,
+                         .idle_ns = 400'000'000,
+                         .procs = 4};
+
 Test(pacer, cons_mark_with_assists_and_idle_workers) {
   Pacer p;
   p.Init(100, kNoMemoryLimit);
-  // 4 CPUs for 1 s; 0.8 s assists, 0.4 s idle: 0.45 and 0.1.
-  cr_expect(Run(p, {.triggered = MiB(60),
-                    .live_at_end = MiB(82),
-                    .marked = MiB(40),
-                    .work = {MiB(30), MiB(4), MiB(6)},
-                    .globals = MiB(6),
-                    .assist_ns = 800'000'000,
-                    .idle_ns = 400'000'000,
-                    .procs = 4}));
+  cr_expect(Run(p, kFourCpus));
   cr_expect(Near(p.last_utilization(), 0.45));
   cr_expect(Near(p.cons_mark(), 22 * 0.55 / (40 * 0.55)), "%f", p.cons_mark());
 }
@@ -415,15 +417,9 @@ Test(pacer, time_that_assists_waited_is_not_the_programs) {
   for (double waited : {0.275, 0.55, 2.0}) {
     Pacer p;
     p.Init(100, kNoMemoryLimit);
-    Run(p, {.triggered = MiB(60),
-            .live_at_end = MiB(82),
-            .marked = MiB(40),
-            .work = {MiB(30), MiB(4), MiB(6)},
-            .globals = MiB(6),
-            .assist_ns = 800'000'000,
-            .wait_ns = static_cast<int64_t>(waited * 4e9),
-            .idle_ns = 400'000'000,
-            .procs = 4});
+    Cycle c = kFourCpus;
+    c.wait_ns = static_cast<int64_t>(waited * 4e9);
+    Run(p, c);
     double running = waited < 0.5 ? 0.55 - waited : 0.01;
     cr_expect(std::fabs(p.cons_mark() - 22 * 0.55 / (40 * running)) < 1e-6, "%f", p.cons_mark());
   }
