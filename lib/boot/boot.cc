@@ -13,6 +13,7 @@
 #include "boot/stress.h"
 #include "diag/deadlock.h"
 #include "diag/dump.h"
+#include "diag/tracer.h"
 #include "gc/audit.h"
 #include "gc/collector.h"
 #include "heap/bad_free.h"
@@ -131,6 +132,7 @@ __attribute__((constructor)) void OnLoad(int argc, char** argv, char** envp) {
 __attribute__((destructor)) void OnExit() {
   if (TsanInProgram()) return;
   gc::ReportAtExit();
+  diag::AwaitTracer();
   if (options.stats != StatsMode::kExit) return;
   heap::HeapStats s;
   heap::ReadHeapStats(&s);

@@ -18,11 +18,11 @@
 // Source: Go's checkdead in runtime/proc.go, for the idea.
 #include "diag/deadlock.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/time.h>
 
 #include "diag/dump.h"
+#include "diag/proc_file.h"
 #include "plat/syscall.h"
 #include "plat/thread.h"
 #include "posix/dump_signal.h"
@@ -43,37 +43,6 @@ constexpr uint64_t Bit(int sig) { return uint64_t{1} << (sig - 1); }
 // Faults come from instructions, and the two that libc keeps for itself from it.
 constexpr uint64_t kHarmless = Bit(SIGSEGV) | Bit(SIGBUS) | Bit(SIGFPE) | Bit(SIGILL) |
                                Bit(SIGTRAP) | Bit(SIGABRT) | Bit(SIGSYS) | Bit(32) | Bit(33);
-
-// Reads a file of /proc; the length, negative when that fails.
-long ReadFile(const char* path, char* text, size_t size) {
-  long fd = plat::Syscall(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-  if (plat::IsError(fd)) return -1;
-  size_t length = 0;
-  long n;
-  while ((n = plat::Syscall(__NR_read, fd, text + length, size - 1 - length)) > 0) {
-    length += static_cast<size_t>(n);
-  }
-  plat::Syscall(__NR_close, fd);
-  text[length] = '\0';
-  return n < 0 ? -1 : static_cast<long>(length);
-}
-
-// The number behind "\nNAME:\t"; all ones when it is not there.
-uint64_t FieldOf(const char* text, const char* name, uint32_t base) {
-  size_t size = __builtin_strlen(name);
-  for (const char* at = text; *at != '\0'; ++at) {
-    if (*at != '\n' || __builtin_strncmp(at + 1, name, size) != 0) continue;
-    at += 1 + size;
-    while (*at == ':' || *at == '\t' || *at == ' ') ++at;
-    uint64_t value = 0;
-    for (;; ++at) {
-      bool digit = *at >= '0' && *at <= '9', letter = *at >= 'a' && *at <= 'f';
-      if (!digit && !(letter && base == 16)) return value;
-      value = value * base + static_cast<uint64_t>(digit ? *at - '0' : *at - 'a' + 10);
-    }
-  }
-  return ~uint64_t{0};
-}
 
 bool WaitsForGood(const sched::G* g) {
   using sched::WaitReason;
@@ -144,13 +113,13 @@ uint32_t IdleMs() {
 // Whether anything outside of the scheduler could wake a thread.
 bool OutsideIsSilent(uint32_t ms) {
   char text[4096];
-  if (ReadFile("/proc/self/status", text, sizeof text) <= 0) return false;
+  if (ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return false;
   constexpr uint32_t kSysmon = 1;
-  if (FieldOf(text, "Threads", 10) != ms + kSysmon + plat::OwnThreadCount()) return false;
-  if ((FieldOf(text, "SigCgt", 16) & ~(kHarmless | posix::ReplacedSignals())) != 0) return false;
-  if (FieldOf(text, "ShdPnd", 16) != 0) return false;
+  if (StatusField(text, "Threads", 10) != ms + kSysmon + plat::OwnThreadCount()) return false;
+  if ((StatusField(text, "SigCgt", 16) & ~(kHarmless | posix::ReplacedSignals())) != 0) return false;
+  if (StatusField(text, "ShdPnd", 16) != 0) return false;
   // Missing: it cannot be known.
-  if (ReadFile("/proc/self/timers", text, sizeof text) != 0) return false;
+  if (ReadProcFile("/proc/self/timers", text, sizeof text) != 0) return false;
   struct itimerval alarm = {};
   if (plat::IsError(plat::Syscall(__NR_getitimer, ITIMER_REAL, &alarm))) return false;
   return alarm.it_value.tv_sec == 0 && alarm.it_value.tv_usec == 0 && !world::ForeignLives();

@@ -22,8 +22,10 @@ struct ScanRequest {
 };
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanRequest);
 
-// Regions for each call: 6 KiB, which the small stacks of collector threads have.
-constexpr size_t kRegions = 256;
+// Regions for each call, on the caller's stack: 6 KiB, which the collector's threads have. Threads
+// of the program that assist may have little more than 16 KiB in all, and look at few pages.
+constexpr size_t kManyRegions = 256;
+constexpr size_t kFewRegions = 32;
 
 // The kernel keeps the lock of the address space during a call: mmap and munmap of the program wait
 // for it, and page faults behind those. So no call takes much longer than half a millisecond:
@@ -33,10 +35,10 @@ constexpr size_t kLookBytes = kGiB;
 // pages of it, all protected but the written one. So pieces do not end inside of huge pages.
 constexpr size_t kProtectBytes = 32 * kMiB;
 
-}  // namespace
-
-long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
-               void (*f)(void* context, Addr from, Addr to), void* context) {
+// Not inlined: each caller pays for its own buffer alone.
+template <size_t kRegions>
+[[gnu::noinline]] long ScanBy(int pagemap, Addr from, Addr to, const PageScan& what,
+                              void (*f)(void* context, Addr from, Addr to), void* context) {
   Region regions[kRegions];
   ScanRequest request = {};
   request.size = sizeof request;
@@ -74,6 +76,16 @@ long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
   }
   if (run_from != run_to && f != nullptr) f(context, run_from, run_to);
   return IsError(result) ? result : 0;
+}
+
+}  // namespace
+
+long ScanPages(int pagemap, Addr from, Addr to, const PageScan& what,
+               void (*f)(void* context, Addr from, Addr to), void* context) {
+  // Every other page at most begins a run.
+  bool few = (to - from) / kOsPageSize <= 2 * kFewRegions;
+  return few ? ScanBy<kFewRegions>(pagemap, from, to, what, f, context)
+             : ScanBy<kManyRegions>(pagemap, from, to, what, f, context);
 }
 
 long OpenPagemapFile() {

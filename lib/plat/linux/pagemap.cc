@@ -56,11 +56,12 @@ long ReadEntries(long fd, Addr page, uint64_t* entries, size_t count) {
 }
 
 bool RunsByEntries(long fd, Addr from, Addr to, FilePages files, Visitor f, void* context) {
-  uint64_t entries[512];
+  constexpr size_t kEntries = 256;  // 2 KiB: threads with small stacks come here, too
+  uint64_t entries[kEntries];
   uint64_t unwanted = files == FilePages::kSkip ? kEntryFile : 0;
   Runs runs(f, context);
   while (from < to) {
-    long n = ReadEntries(fd, from, entries, Min(512, (to - from) / kOsPageSize));
+    long n = ReadEntries(fd, from, entries, Min(kEntries, (to - from) / kOsPageSize));
     if (n <= 0) return false;
     for (long i = 0; i < n; ++i, from += kOsPageSize) {
       bool exists = (entries[i] & (kEntryPresent | kEntrySwapped)) != 0;
@@ -71,7 +72,7 @@ bool RunsByEntries(long fd, Addr from, Addr to, FilePages files, Visitor f, void
 }
 
 bool RunsByMincore(Addr from, Addr to, Visitor f, void* context) {
-  constexpr size_t kPages = 4096;
+  constexpr size_t kPages = 2048;
   unsigned char resident[kPages];
   Runs runs(f, context);
   while (from < to) {
