@@ -86,7 +86,8 @@ class Session:
         subprocess.run([os.path.join(self.bin, "warm"), str(megabytes)], check=False)
 
     def run_rows(self, rows, subjects):
-        """Interleaved: in each round every row under every subject; who begins changes."""
+        """Interleaved: in each round every row under every subject, `times` of the row where it has
+        that; who begins changes."""
         peak = {}
         for number in range(self.results["rounds"]):
             for position, row in enumerate(rows):
@@ -96,7 +97,7 @@ class Session:
                     continue
                 shift = (number + position) % len(mine)
                 line = []
-                for subject in mine[shift:] + mine[:shift]:
+                for subject in (mine[shift:] + mine[:shift]) * getattr(row, "times", 1):
                     self.warm_up(peak.get(row.name, 0))
                     try:
                         figures = self.run_row(row, subject)

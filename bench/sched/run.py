@@ -38,6 +38,7 @@ class Row:
     about: str
     subjects: tuple = SUBJECTS
     method: str = "run_program"
+    times: int = 1  # in each round: more where runs are short and the bar is near
 
 
 C_ONLY = ("NPTL", "undergo")
@@ -51,7 +52,7 @@ ROWS = (
     Row("semaphore switch", "switches", ("sem", "200000"), ("sem", "20000"),
         "two threads in turn; Go: channels"),
     Row("uncontended mutex", "switches", ("mutex", "20000000"), ("mutex", "5000000"),
-        "lock and unlock, CPU time"),
+        "lock and unlock, CPU time; five times a round", times=5),
     Row("contended mutex", "switches", ("contended", "4000000", "4"),
         ("contended", "400000", "4"), "four threads, one mutex"),
     Row("sched_yield", "switches", ("yield", "400000", "4"), ("yield", "40000", "4"),

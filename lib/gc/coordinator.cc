@@ -162,6 +162,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   end.heap_live = t.live_at_end;
   end.marked = marked;
   end.work = WorkDone();
+  end.globals = collector.cycle.times().globals_bytes;
   end.assist_ns = static_cast<int64_t>(collector.assist_ns);
   end.wait_ns = static_cast<int64_t>(collector.assist_wait_ns);
   end.idle_ns = IdleMarkNs(now);

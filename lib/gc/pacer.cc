@@ -270,6 +270,9 @@ bool Pacer::EndCycle(const CycleEnd& end, const MemorySizes& sizes) {
 
   last_heap_scan_ = end.work.heap;
   last_stack_scan_ = end.work.stack;
+  // Go knows its globals from the start. Here they are the stacks of parked threads, too, and come
+  // and go: those before this cycle say too little while threads are made.
+  globals_ = end.globals;
   StoreRelaxed(&heap_marked_, end.marked);
   StoreRelaxed(&triggered_, kNoGoal);
   return measured;

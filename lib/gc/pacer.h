@@ -53,8 +53,9 @@ struct CycleStart {
 struct CycleEnd {
   int64_t now = 0;
   uint64_t heap_live = 0;
-  uint64_t marked = 0;  // the new live heap
-  ScanWork work = {};   // done in this cycle
+  uint64_t marked = 0;   // the new live heap
+  ScanWork work = {};    // done in this cycle, what was read twice included
+  uint64_t globals = 0;  // roots that are no stacks, as this cycle found them
   int64_t assist_ns = 0;
   int64_t wait_ns = 0;  // of assists without a CPU
   int64_t idle_ns = 0;  // idle workers

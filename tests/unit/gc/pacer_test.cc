@@ -51,6 +51,7 @@ bool Run(Pacer& p, const Cycle& c) {
                      .heap_live = c.live_at_end,
                      .marked = c.marked,
                      .work = c.work,
+                     .globals = c.globals,
                      .assist_ns = c.assist_ns,
                      .wait_ns = c.wait_ns,
                      .idle_ns = c.idle_ns,
@@ -91,6 +92,21 @@ Test(pacer, first_goal_is_the_minimum_heap) {
   cr_expect(off.percent() == kGcOff);
   cr_expect(off.Goal({}) == kNoGoal);
   cr_expect(off.Trigger({}) > uint64_t{1} << 62);
+}
+
+Test(pacer, goal_counts_the_globals_that_the_cycle_found) {
+  Pacer p;
+  p.Init(100, kNoMemoryLimit);
+  p.StartCycle({.heap_live = MiB(10), .heap_scan = MiB(10), .globals = MiB(1)}, {});
+  p.EndCycle({.now = kSecond,
+              .heap_live = MiB(10),
+              .marked = MiB(10),
+              .work = {MiB(10), 0, MiB(150)},
+              .globals = MiB(100)},
+             {});
+  p.Commit(MiB(10), true);
+  cr_expect(p.Goal({}) == MiB(120));
+  cr_expect(p.ExpectedWork() == MiB(110));
 }
 
 Test(pacer, percent_goal_counts_stacks_and_globals_in_the_base) {

@@ -161,6 +161,7 @@ class Simulation {
                      .heap_live = static_cast<uint64_t>(live_),
                      .marked = static_cast<uint64_t>(marked),
                      .work = Work(),
+                     .globals = static_cast<uint64_t>(program_.globals),
                      .assist_ns = static_cast<int64_t>(assist_ns_),
                      .procs = program_.procs},
                     Sizes());
