@@ -5,22 +5,22 @@
 // microseconds; here the G that gdb had stopped in often is on the first M itself.
 #include "diag/tracer.h"
 
-#include <time.h>
-
 #include "diag/proc_file.h"
-#include "plat/syscall.h"
+#include "plat/clock.h"
+#include "sched/confine.h"
 #include "sched/sched.h"
 
 namespace undergo::diag {
 
 void AwaitTracer() {
   char text[4096];
-  if (!sched::Active() || ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return;
+  // A filter may kill for what the reading takes.
+  if (!sched::Active() || sched::IsConfined()) return;
+  if (ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return;
   uint64_t tracer = StatusField(text, "TracerPid", 10);
   if (tracer == 0 || tracer == ~uint64_t{0}) return;
-  constexpr long kEnough = 20'000'000;  // ns; each thread takes some tens of microseconds
-  timespec pause = {0, kEnough};
-  plat::Syscall(__NR_nanosleep, &pause, &pause);
+  constexpr uint64_t kEnough = 20'000'000;  // ns; each thread takes some tens of microseconds
+  plat::NapNs(kEnough);
 }
 
 }  // namespace undergo::diag

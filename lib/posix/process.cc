@@ -12,6 +12,7 @@
 #include "posix/descriptor.h"
 #include "posix/posix.h"
 #include "sched/fork.h"
+#include "sched/quiesce.h"
 #include "world/record.h"
 #include "world/world.h"
 
@@ -42,6 +43,7 @@ void OnThreadAttached() {
 
 void BeforeFork() {
   sched::NoteFork();
+  sched::EndManyIdleMs();
   if (sched::Active()) SocketOptionsUnknown();
   heap::LockAllForFork();
 }

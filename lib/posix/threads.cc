@@ -35,8 +35,8 @@ size_t DefaultStackSize() {
 
 bool NarrowsCpus(const pthread_attr_t* attr) {
   cpu_set_t wanted, allowed;
-  // Without a set of its own the attribute answers with all bits.
   if (pthread_attr_getaffinity_np(attr, sizeof wanted, &wanted) != 0) return true;
+  if (CPU_COUNT(&wanted) == CPU_SETSIZE) return false;  // the attribute has no set of its own
   if (plat::IsError(plat::Syscall(__NR_sched_getaffinity, 0, sizeof allowed, &allowed))) {
     return false;
   }

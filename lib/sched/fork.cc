@@ -56,11 +56,11 @@ int Pid() { return static_cast<int>(plat::Syscall(__NR_getpid)); }
 void BecomePlain(G* g) {
   g->tid = Pid();
   *TidField(g->fs) = g->tid;
+  DropOwnAltStack(g->m);
   g->m = g->forked_on = nullptr;
   g->held = false;
   if (g->state != GState::kPinned) g->state = GState::kRunning;
   g->trimming = 0;
-  DropOwnAltStack();
   // The word that the kernel clears, and wakes waiters at, must not lie in a slot.
   plat::Syscall(__NR_set_tid_address, &exit_word);
   if (g->name[0] != '\0') plat::Syscall(__NR_prctl, PR_SET_NAME, &g->name[0]);

@@ -27,7 +27,7 @@ struct M {
   uint64_t mask;       // the kernel thread's signal mask; atomic, written by the M
   bool changes_mask;   // it is about to be another one; the M
   Addr alt_low;        // the program's alternate signal stack that the kernel knows, 0: none; the M
-  Addr own_alt;        // ours, for when there is none (overflow.h), 0: none; stays with the memory
+  Addr own_alt;        // ours, for when there is none (overflow.h); 0 before the M has a stack
   G* guest;            // atomic: wants to run on this M; Sched::lock for writers
   P* guest_p;          // that it brings; Sched::lock
   bool spinning;       // looks for work to steal; the M

@@ -18,7 +18,6 @@
 #include "base/fmt.h"
 #include "plat/log.h"
 #include "plat/syscall.h"
-#include "plat/vm.h"
 #include "sched/sched.h"
 #include "sched/thread.h"
 
@@ -27,8 +26,6 @@ namespace undergo::sched {
 constinit bool own_alt_stacks = false;
 
 namespace {
-
-constexpr size_t kAltSize = 64 * kKiB;  // touched from its end; a signal frame has up to 12 KiB
 
 bool IsIn(Addr a, Addr low, Addr high) { return a >= low && a < high; }
 
@@ -60,7 +57,6 @@ Bounds BoundsOf(const G* g) {
 
 void GiveAltStack(M* m) {
   if (!own_alt_stacks || m->alt_low != 0) return;
-  if (m->own_alt == 0) m->own_alt = reinterpret_cast<Addr>(plat::MapPages(kAltSize));
   stack_t stack = AltStackOf(m);
   plat::Syscall(__NR_sigaltstack, &stack, nullptr);
 }
@@ -88,10 +84,11 @@ bool OnOwnAltStack(const M* m) {
   return m->own_alt != 0 && here - m->own_alt < kAltSize;
 }
 
-void DropOwnAltStack() {
+void DropOwnAltStack(const M* was) {
   stack_t stack = {};
   if (plat::IsError(plat::Syscall(__NR_sigaltstack, nullptr, &stack))) return;
-  if (!IsOwnAltStack(stack)) return;
+  bool its = was != nullptr && reinterpret_cast<Addr>(stack.ss_sp) == was->own_alt;
+  if (!its && !IsOwnAltStack(stack)) return;
   stack.ss_flags = SS_DISABLE;
   plat::Syscall(__NR_sigaltstack, &stack, nullptr);
 }

@@ -12,10 +12,13 @@ namespace undergo::sched {
 // alternate stack, for it is not to see ours.
 extern constinit bool own_alt_stacks;
 
+// Size: the low end of the M's own stack. Touched from its end; a signal frame has up to 12 KiB.
+constexpr size_t kAltSize = 64 * kKiB;
+
 // The running kernel thread, an M, gets one, if that is wanted and its G has none.
 void GiveAltStack(M* m);
-// In a forked child, which has no M.
-void DropOwnAltStack();
+// In a forked child, which has no M; `was` is the one that the thread ran on, null when unknown.
+void DropOwnAltStack(const M* was);
 // What the kernel should know for a G without one, on this M.
 stack_t AltStackOf(const M* m);
 // Whether this one is ours.

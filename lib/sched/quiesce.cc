@@ -7,11 +7,15 @@
 // kernel insist on that, and must not wait: Quiesce does it at once. Who makes a thread looks
 // whether sysmon is there.
 //
+// A fork copies the mappings and written pages of each kernel thread, ten microseconds for each, so
+// hundreds of idle Ms end before it, as natively the threads would have that they were made for.
+//
 // Never ended: the first M, because the kernel shows the process by it, and those that have forked
 // (m.h).
 #include "sched/quiesce.h"
 
 #include "plat/clock.h"
+#include "sched/confine.h"
 #include "sched/netpoll.h"
 #include "sched/sched.h"
 
@@ -21,6 +25,8 @@ namespace {
 
 constexpr uint64_t kIdleTime = 5'000'000'000;  // ns
 constexpr uint64_t kPatience = 200'000'000;    // ns for Ms to end
+constexpr uint32_t kManyIdle = 256;            // at a fork
+constexpr uint64_t kStepTime = 20'000'000;     // ns in which some of them end
 
 // Of sysmon alone.
 constinit uint64_t window_from = 0;  // begin of the running five seconds
@@ -88,6 +94,28 @@ bool Retire(uint64_t now) {
   least_idle = LoadRelaxed(&sched.idle_m_count);
   alone = OneThread();
   return leave && LeaveSysmon();
+}
+
+void EndManyIdleMs() {
+  G* g = Current();
+  if (LoadRelaxed(&sched.idle_m_count) < kManyIdle || g == nullptr || IsConfined()) return;
+  {
+    heap::BusyScope busy;
+    g->words->in_sched++;
+    EndIdleMs(sched.procs);
+    g->words->in_sched--;
+  }
+  RunDeferred();
+  // Those whose Gs block stay, so when the count stands still that was all.
+  uint32_t least = LoadRelaxed(&sched.m_count);
+  uint64_t deadline = plat::NowNs() + kStepTime;
+  while (least > kManyIdle && plat::NowNs() < deadline) {
+    plat::NapNs(1'000'000);
+    uint32_t count = LoadRelaxed(&sched.m_count);
+    if (count >= least) continue;
+    least = count;
+    deadline = plat::NowNs() + kStepTime;
+  }
 }
 
 bool Quiesce() {

@@ -10,6 +10,10 @@ namespace undergo::sched {
 // other Ms and sysmon; they come back with the next thread. True when they are gone.
 bool Quiesce();
 
+// Before a fork, which copies what each kernel thread has: when there are very many idle Ms, ends
+// them, and waits for that as long as it goes on.
+void EndManyIdleMs();
+
 // On sysmon: at its start.
 void BeginRetiring();
 // At each look: ends Ms that were idle for long. True when sysmon has to end, too.

@@ -47,12 +47,16 @@ constinit M first_m = {};
 namespace {
 
 constexpr size_t kMStack = 256 * kKiB;
+// Ms are mapped many at a time: a fork copies mapping by mapping.
+constexpr size_t kMChunk = 64 * kKiB;
 
 constinit bool refused = false;  // start_lock
 constinit int wanted_procs = 0;
 constinit bool have_pattern = false;  // start_lock
 constinit uint32_t sysmon_began = 0;  // atomic futex
 constinit const char* pattern_error = nullptr;
+constinit M* m_pool = nullptr;     // sysmon; memory that no M has had yet
+constinit size_t m_pool_left = 0;  // sysmon; Ms
 
 constexpr const char* kFiltered = "a filter of system calls forbids what the scheduler needs";
 
@@ -97,15 +101,22 @@ M* SpareM() {
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
     if (m == &first_m || LoadAcquire(&m->tid) != 0) continue;               // pairs: EndM
     M* next = m->all_next;
-    Addr alt = m->own_alt;
     *m = {};
     m->all_next = next;
-    m->own_alt = alt;
     m->tid = kReused;
     FetchAddRelaxed(&sched.spare_ms, ~0u);
     return m;
   }
   return nullptr;
+}
+
+// The next one of the pool, which is taken out when its thread runs.
+M* FirstOfPool() {
+  if (m_pool_left == 0) {
+    m_pool = static_cast<M*>(plat::MapPages(kMChunk));
+    m_pool_left = m_pool == nullptr ? 0 : kMChunk / sizeof(M);
+  }
+  return m_pool;
 }
 
 // The M's thread leaves the scheduler and returns to libc.
@@ -127,7 +138,8 @@ void* MMain(void* arg) {
   auto* m = static_cast<M*>(arg);
   G* g0 = &m->g0;
   OwnStack own = FindOwnStack();
-  g0->stack_low = own.low;
+  m->own_alt = own.low;
+  g0->stack_low = own.low + kAltSize;
   g0->stack_high = own.high;
   g0->scan_low = own.scan_low;
   g0->scan_high = own.scan_high;
@@ -242,11 +254,9 @@ void RunFirstM(void* arg) {
 bool Adopt(G* g) {
   M* m = &first_m;
   M* next = m->all_next;
-  Addr alt = m->own_alt;
   bool linked = m->id != 0;
   *m = {};
   m->all_next = next;
-  m->own_alt = alt;
   InitM(m);
   // g0 of this M gets a stack and a block from a slot, which is never used for a thread.
   G* slot = TakeSlot(SlotShiftFor(kMStack));
@@ -255,9 +265,10 @@ bool Adopt(G* g) {
   G* g0 = &m->g0;
   g0->fs = slot->fs;
   g0->words = slot->words;
-  g0->stack_low = SlotBase(slot);
+  m->own_alt = SlotBase(slot);
+  g0->stack_low = m->own_alt + kAltSize;
   g0->stack_high = AlignDown(slot->fs + kPthreadSize - BlockSize(), 64);
-  g0->scan_low = g0->stack_low;
+  g0->scan_low = m->own_alt;
   g0->scan_high = SlotEnd(slot);
   *g0->words = {};
   g0->words->mcache = &heap::empty_mcache;
@@ -399,18 +410,19 @@ bool NewM() {
   }
   M* m = SpareM();
   bool spare = m != nullptr;
-  if (!spare) m = static_cast<M*>(plat::MapPages(AlignUp(sizeof(M), kOsPageSize)));
+  if (!spare) m = FirstOfPool();
   if (m == nullptr) return false;
   InitM(m);
-  if (MakeThread(MMain, m)) return true;
-  FetchAddRelaxed(&sched.m_count, ~0u);
-  if (spare) {
-    FetchAddRelaxed(&sched.spare_ms, 1u);
+  bool made = MakeThread(MMain, m);
+  if (made && !spare) {
+    ++m_pool;
+    --m_pool_left;
+  } else if (!made) {
+    FetchAddRelaxed(&sched.m_count, ~0u);
+    if (spare) FetchAddRelaxed(&sched.spare_ms, 1u);
     StoreRelease(&m->tid, 0);  // pairs: SpareM
-  } else {
-    plat::Unmap(reinterpret_cast<Addr>(m), AlignUp(sizeof(M), kOsPageSize));
   }
-  return false;
+  return made;
 }
 
 void EnsureSysmon() {
