@@ -22,7 +22,7 @@
 #include <sys/time.h>
 
 #include "diag/dump.h"
-#include "diag/proc_file.h"
+#include "plat/proc_file.h"
 #include "plat/syscall.h"
 #include "plat/thread.h"
 #include "posix/dump_signal.h"
@@ -113,13 +113,14 @@ uint32_t IdleMs() {
 // Whether anything outside of the scheduler could wake a thread.
 bool OutsideIsSilent(uint32_t ms) {
   char text[4096];
-  if (ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return false;
+  if (plat::ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return false;
   constexpr uint32_t kSysmon = 1;
-  if (StatusField(text, "Threads", 10) != ms + kSysmon + plat::OwnThreadCount()) return false;
-  if ((StatusField(text, "SigCgt", 16) & ~(kHarmless | posix::ReplacedSignals())) != 0) return false;
-  if (StatusField(text, "ShdPnd", 16) != 0) return false;
+  if (plat::StatusField(text, "Threads", 10) != ms + kSysmon + plat::OwnThreadCount()) return false;
+  if ((plat::StatusField(text, "SigCgt", 16) & ~(kHarmless | posix::ReplacedSignals())) != 0)
+    return false;
+  if (plat::StatusField(text, "ShdPnd", 16) != 0) return false;
   // Missing: it cannot be known.
-  if (ReadProcFile("/proc/self/timers", text, sizeof text) != 0) return false;
+  if (plat::ReadProcFile("/proc/self/timers", text, sizeof text) != 0) return false;
   struct itimerval alarm = {};
   if (plat::IsError(plat::Syscall(__NR_getitimer, ITIMER_REAL, &alarm))) return false;
   return alarm.it_value.tv_sec == 0 && alarm.it_value.tv_usec == 0 && !world::ForeignLives();

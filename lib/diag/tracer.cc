@@ -5,8 +5,8 @@
 // microseconds; here the G that gdb had stopped in often is on the first M itself.
 #include "diag/tracer.h"
 
-#include "diag/proc_file.h"
 #include "plat/clock.h"
+#include "plat/proc_file.h"
 #include "sched/confine.h"
 #include "sched/sched.h"
 
@@ -16,8 +16,8 @@ void AwaitTracer() {
   char text[4096];
   // A filter may kill for what the reading takes.
   if (!sched::Active() || sched::IsConfined()) return;
-  if (ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return;
-  uint64_t tracer = StatusField(text, "TracerPid", 10);
+  if (plat::ReadProcFile("/proc/self/status", text, sizeof text) <= 0) return;
+  uint64_t tracer = plat::StatusField(text, "TracerPid", 10);
   if (tracer == 0 || tracer == ~uint64_t{0}) return;
   constexpr uint64_t kEnough = 20'000'000;  // ns; each thread takes some tens of microseconds
   plat::NapNs(kEnough);

@@ -3,9 +3,9 @@
 // in the middle of anything. The held list is a stack that is only ever taken as a whole.
 #include "posix/signal_queue.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 
+#include "plat/proc_file.h"
 #include "plat/syscall.h"
 #include "posix/timer.h"
 #include "sched/masks.h"
@@ -64,20 +64,10 @@ siginfo_t PlainInfo(int sig) {
 
 // Signals that wait for this kernel thread alone: rt_sigpending() has those of the process, too.
 uint64_t PendingOfThread() {
-  long fd = plat::Syscall(__NR_openat, AT_FDCWD, "/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
-  if (plat::IsError(fd)) return 0;
   char text[4096];
-  long n = plat::Syscall(__NR_read, fd, &text[0], sizeof text - 1);
-  plat::Syscall(__NR_close, fd);
-  if (plat::IsError(n)) return 0;
-  text[n] = '\0';
-  constexpr char kName[] = "\nSigPnd:\t";
-  const char* at = __builtin_strstr(text, kName);
-  if (at == nullptr) return 0;
-  uint64_t bits = 0;
-  for (at += sizeof kName - 1; *at > ' '; ++at) {
-    bits = bits << 4 | static_cast<uint64_t>(*at <= '9' ? *at - '0' : *at - 'a' + 10);
-  }
+  if (plat::ReadProcFile("/proc/thread-self/status", text, sizeof text) <= 0) return 0;
+  uint64_t bits = plat::StatusField(text, "SigPnd", 16);
+  if (bits == ~uint64_t{0}) return 0;  // the kernel does not tell
   return bits & ~sched::kReservedSignals;
 }
 

@@ -15,7 +15,7 @@ enum { kThreads = 3, kMost = 64 };
 
 static void* Sleeps(void* arg) { return SleepMs(1000000), arg; }
 
-// A process with threads, sleeping and computing, that ends at the first word it gets.
+// A process with threads that sleep; it ends at the first word it gets.
 static void Traced(int in, int out) {
   pthread_t t;
   char c = 0;

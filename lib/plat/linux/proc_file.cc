@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "diag/proc_file.h"
+#include "plat/proc_file.h"
 
 #include <fcntl.h>
 
 #include "plat/syscall.h"
 
-namespace undergo::diag {
+namespace undergo::plat {
 
 long ReadProcFile(const char* path, char* text, size_t size) {
-  long fd = plat::Syscall(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-  if (plat::IsError(fd)) return -1;
+  long fd = Syscall(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+  if (IsError(fd)) return -1;
   size_t length = 0;
   long n;
-  while ((n = plat::Syscall(__NR_read, fd, text + length, size - 1 - length)) > 0) {
+  while ((n = Syscall(__NR_read, fd, text + length, size - 1 - length)) > 0) {
     length += static_cast<size_t>(n);
   }
-  plat::Syscall(__NR_close, fd);
+  Syscall(__NR_close, fd);
   text[length] = '\0';
   return n < 0 ? -1 : static_cast<long>(length);
 }
@@ -36,4 +36,4 @@ uint64_t StatusField(const char* text, const char* name, uint32_t base) {
   return ~uint64_t{0};
 }
 
-}  // namespace undergo::diag
+}  // namespace undergo::plat
