@@ -151,6 +151,11 @@ void TakeOneShot(int sig) {
 
 uint64_t* MaskIn(ucontext_t* c) { return reinterpret_cast<uint64_t*>(&c->uc_sigmask); }
 
+// The program has not set the M's own one (sched/overflow.h), and the G may go to another M.
+void HideOwnAltStack(ucontext_t* c) {
+  if (sched::IsOwnAltStack(c->uc_stack)) c->uc_stack = {nullptr, SS_DISABLE, 0};
+}
+
 // Not the whole of uc_stack: flags of the state are in it.
 void TakeAltStack(G* g, const stack_t& s) {
   bool on = (s.ss_flags & SS_DISABLE) == 0 && s.ss_size != 0;
@@ -173,7 +178,7 @@ bool EnterHandler(G* g, int sig, ucontext_t* c) {
   sched::SetMaskOf(g, inside);
   StoreRelaxed(&g->handling, g->handling | (inside & ~*MaskIn(c)));
   if ((c->uc_stack.ss_flags & static_cast<int>(kSsAutodisarm)) != 0) g->alt_low = g->m->alt_low = 0;
-  if (sched::IsOwnAltStack(c->uc_stack)) c->uc_stack = {nullptr, SS_DISABLE, 0};
+  HideOwnAltStack(c);
   return (action.flags & SA_RESTART) != 0;
 }
 
@@ -191,7 +196,9 @@ void LeaveHandler(G* g, ucontext_t* c) {
 // The trampoline did nothing for g. But a handler in the middle of it may have, and took for g's
 // mask the one that the kernel had set for this signal.
 void LeaveUnhandled(G* g, ucontext_t* c) {
-  if (!g->g0 && sched::Self() == g) LeaveHandler(g, c);
+  if (g->g0 || sched::Self() != g) return;
+  HideOwnAltStack(c);
+  LeaveHandler(g, c);
 }
 
 void RunOnG(G* g, Handler handler, int sig, siginfo_t* info, ucontext_t* c) {

@@ -14,6 +14,7 @@
 
 enum { kForks = 60, kStanding = 4 };
 static atomic_int stop, forks, ready;
+static atomic_int raising;  // threads that will fork yet, or wait for their child; some are detached
 static int allocates;  // also children of a handler anywhere
 static pthread_t standing[kStanding];
 static __thread int mine;
@@ -66,12 +67,17 @@ static void OnEnd(void* value) {
 static void* EndsAtOnce(void* arg) {
   mine = 3;
   CHECK_EQ(pthread_setspecific(key, malloc(50)), 0);
-  if (arg != NULL) raise(SIGUSR1);
+  if (arg != NULL) {
+    raise(SIGUSR1);
+    raising--;
+  }
   return NULL;
 }
 static void* Begins(void* arg) {
   for (unsigned i = 0; !stop; i++) {
-    pthread_t t = Start(EndsAtOnce, i % 16 == 0 ? arg : NULL);
+    void* raises = i % 16 == 0 ? arg : NULL;
+    if (raises != NULL) raising++;
+    pthread_t t = Start(EndsAtOnce, raises);
     if (i % 3 == 0) {
       CHECK_EQ(pthread_detach(t), 0);
     } else {
@@ -131,6 +137,7 @@ static void Storm(const char* name) {
   stop = 1;
   for (int i = 0; i < 2; i++) Join(makers[i]);
   for (int i = 0; i < kStanding; i++) Join(standing[i]);
+  EVENTUALLY(raising == 0);
   CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
 }
 
