@@ -118,7 +118,8 @@ run_unit() { # BUILD
     echo "unit $bin: $p passed, $f failed"
     passed=$((passed + p)) failed=$((failed + f))
     if [ "$f" -gt 0 ]; then
-      failures+=("unit $bin: $f failed")
+      failures+=("unit $bin: $f failed:" \
+        "$(grep -aE '^\[(FAIL|----)\]' "$log" | head -n 10 | cut -c 1-150)")
       grep -a -v '^\[PASS\]' "$log" | head -n 60
     elif [ "$status" -ne 0 ]; then
       verdict FAIL "unit $bin" "exit status $status"

@@ -188,6 +188,7 @@ void LeaveHandler(G* g, ucontext_t* c) {
   uint64_t back = *MaskIn(c);
   sched::SetMaskOf(g, back);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // pairs: SendToAny
+  g->left_handler = static_cast<Addr>(c->uc_mcontext.gregs[REG_RIP]);
   TakeAltStack(g, c->uc_stack);
   if (g->alt_low == 0) c->uc_stack = sched::AltStackOf(g->m);  // of the M that it has come to
   if (UNDERGO_UNLIKELY((LoadRelaxed(&g->pending) & ~back) != 0)) PokeAfterHandler(g, back);

@@ -121,6 +121,7 @@ struct G {
   int alt_flags;        // SS_AUTODISARM or 0
   bool mask_unsure;     // libc may change the mask without us: ask the kernel at each switch
   uint64_t handling;    // atomic; blocked only until a handler of this thread returns; its own
+  Addr left_handler;    // where it went on after its last handler; its own, and its M's handlers
   uint64_t pending;     // atomic; signals sent to this thread that wait (bit sig - 1)
   void* signals;        // their infos, oldest first; posix/signal_queue.cc, under its lock
   uint64_t waits_for;   // in sigwait for these; under the same lock

@@ -19,16 +19,24 @@
 // takes the P away and lets the M go on without one, which costs a switch in the kernel and is
 // never wrong.
 //
+// The thread may have begun a system call that we do not see (stdio, the resolver) since sysmon has
+// looked. What the kernel does not restart after a handler ends with EINTR then, although no signal
+// of the program's came: it is begun once more if its number is known, which stands in the
+// instruction before it in nearly all of libc. Only calls that wait at the start may be; their
+// timeouts start again, a moment later.
+//
 // Rejected: switching inside of the handler (sigreturn on another M would install this M's mask and
 // alternate stack there), SIGURG (the program may use it), timers on each M (they disturb those who
 // are alone on their P).
 #include "sched/preempt.h"
 
 #include <cpuid.h>
+#include <errno.h>
 #include <signal.h>
 #include <ucontext.h>
 
 #include "plat/own_text.h"
+#include "plat/syscall.h"
 #include "sched/loader_locks.h"
 #include "sched/masks.h"
 #include "sched/park.h"
@@ -62,6 +70,66 @@ bool InSigreturn(Addr ip, Addr rax) {
   return rax == 15 && at[0] == 0x0f && at[1] == 0x05;
 }
 
+bool WaitsAtStart(uint32_t number) {
+  switch (number) {
+    case __NR_read:
+    case __NR_poll:
+    case __NR_select:
+    case __NR_pause:
+    case __NR_nanosleep:
+    case __NR_accept:
+    case __NR_recvfrom:
+    case __NR_recvmsg:
+    case __NR_semop:
+    case __NR_msgrcv:
+    case __NR_rt_sigtimedwait:
+    case __NR_rt_sigsuspend:
+    case __NR_futex:
+    case __NR_semtimedop:
+    case __NR_clock_nanosleep:
+    case __NR_epoll_wait:
+    case __NR_pselect6:
+    case __NR_ppoll:
+    case __NR_epoll_pwait:
+    case __NR_accept4:
+    case __NR_epoll_pwait2: return true;
+    default: return false;
+  }
+}
+
+// A signal of the program's that the thread takes as soon as this handler returns.
+bool AnotherSignal(const ucontext_t* context) {
+  uint64_t pending = 0;
+  plat::Syscall(__NR_rt_sigpending, &pending, sizeof pending);
+  return (pending & ~*reinterpret_cast<const uint64_t*>(&context->uc_sigmask)) != 0;
+}
+
+// Whether this handler has ended a system call of g, which then starts again.
+bool RestartCall(G* g, ucontext_t* context) {
+  struct Code {
+    unsigned char move;  // mov $number, %eax; syscall
+    unsigned char number[4];
+    unsigned char call[2];
+  } code;
+  static_assert(sizeof code == 7);
+  auto* registers = context->uc_mcontext.gregs;
+  if (UNDERGO_LIKELY(registers[REG_RAX] != -EINTR)) return false;
+  auto after = static_cast<Addr>(registers[REG_RIP]);
+  if (after % kOsPageSize < sizeof code) return false;
+  if (g->left_handler == after) {  // it may be that of the program's that has ended the call
+    g->left_handler = 0;
+    return false;
+  }
+  __builtin_memcpy(&code, reinterpret_cast<const void*>(after - sizeof code), sizeof code);
+  if (code.move != 0xb8 || code.call[0] != 0x0f || code.call[1] != 0x05) return false;
+  uint32_t number;
+  __builtin_memcpy(&number, code.number, sizeof number);
+  if (!WaitsAtStart(number) || AnotherSignal(context)) return false;
+  registers[REG_RAX] = static_cast<greg_t>(number);
+  registers[REG_RIP] -= static_cast<greg_t>(sizeof code.call);
+  return true;
+}
+
 bool CanGiveWay(const G* g, const M* m, const ucontext_t* context) {
   const heap::ThreadWords* w = g->words;
   // In the first case it has been interrupted on its way to the scheduler.
@@ -85,7 +153,8 @@ bool OnPreemptSignal(void* value, ucontext_t* context) {
   if (g != nullptr && g->m == m && HearsWhatIdleMsHear(g)) {
     HearOnIdleM(m, reinterpret_cast<uint64_t*>(&context->uc_sigmask));
   }
-  if (g == nullptr || g->g0 || !CanGiveWay(g, m, context)) {
+  // One that waits is no longer in the way of others: sysmon takes its P.
+  if (g == nullptr || g->g0 || RestartCall(g, context) || !CanGiveWay(g, m, context)) {
     StoreRelaxed(&m->preempting, uint32_t{kMissed});
     return true;
   }

@@ -198,6 +198,7 @@ void Fill(G* g, const ThreadRequest& r) {
   g->waits_for = 0;
   g->wait_pokes = 0;
   g->alt_low = 0;
+  g->left_handler = 0;
   g->mask_unsure = false;
   if (g->wishes != nullptr) heap::Free(g->wishes);
   g->wishes = nullptr;

@@ -23,10 +23,7 @@ static struct {
 // By instructions of their own: the library would answer for the thread.
 static long Bare(long number, void* a, void* b) {
   long result;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "a"(number), "D"(a), "S"(b)
-                   : "rcx", "r11", "memory");
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b) : "rcx", "r11", "memory");
   return result;
 }
 

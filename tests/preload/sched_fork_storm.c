@@ -14,8 +14,8 @@
 
 enum { kForks = 60, kStanding = 4 };
 static atomic_int stop, forks, ready;
-static atomic_int raising;  // threads that will fork yet, or wait for their child; some are detached
-static int allocates;  // also children of a handler anywhere
+static atomic_int raising;  // threads that fork yet, or wait for their child; some are detached
+static int allocates;       // also children of a handler anywhere
 static pthread_t standing[kStanding];
 static __thread int mine;
 static __thread int rests;  // the handler interrupts nothing that holds a lock of libc
