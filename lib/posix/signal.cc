@@ -48,6 +48,7 @@
 #include "sched/thread.h"
 #include "world/blocked_call.h"
 #include "world/foreign.h"
+#include "world/stop.h"
 
 namespace undergo::posix {
 
@@ -298,9 +299,19 @@ void Handle(int sig, siginfo_t* info, ucontext_t* c) {
   return RunOnThread(handler, sig, info, c);
 }
 
+// On a stopped thread, which has left SIGCHLD unblocked since the program had no handler for it
+// until a moment ago (world/signal.cc): it comes again when the thread goes on.
+bool PutOff(int sig, const siginfo_t* info, ucontext_t* c) {
+  if (sig != SIGCHLD || (*MaskIn(c) & Bit(world::kStopSignal)) == 0) return false;
+  *MaskIn(c) |= Bit(sig);
+  SendReal(static_cast<int>(plat::Syscall(__NR_gettid)), sig, *info);
+  return true;
+}
+
 // What the kernel calls.
 void Trampoline(int sig, siginfo_t* info, void* context) {
   auto* c = static_cast<ucontext_t*>(context);
+  if (UNDERGO_UNLIKELY(PutOff(sig, info, c))) return;
   // A slow path that faults, or aborts, cannot go on.
   bool ends = IsFault(sig, info) || sig == SIGABRT;
   if (UNDERGO_LIKELY(!InterruptsSlowPath() || ends)) return Handle(sig, info, c);
@@ -349,6 +360,7 @@ sighandler_t Install(sighandler_t (*real)(int, sighandler_t), int sig, sighandle
   bool wrap = IsFunction(handler) || IsWatched(sig);
   auto entry = reinterpret_cast<uint64_t>(handler);
   if (IsWatched(sig)) StoreRelaxed(&fault_flags, 0);
+  if (wrap && sig == SIGCHLD) world::BlockChildSignal();
   if (wrap) StoreRelease(&handlers[sig], entry | kBareBit);  // pairs: Trampoline
   sighandler_t old = real(sig, wrap ? AsPlainHandler(Trampoline) : handler);
   if (wrap) {
@@ -482,6 +494,7 @@ int sigaction(int sig, const struct sigaction* act, struct sigaction* old) {
       ours.sa_flags &= ~SA_ONSTACK;
     }
     act = &ours;
+    if (sig == SIGCHLD) world::BlockChildSignal();
     StoreRelease(&handlers[sig], entry);  // pairs: Trampoline
   }
   int result = real::sigaction(sig, act, old);

@@ -264,8 +264,8 @@ void CheckIdleMs() {
   uint64_t harmful = 0;
   for (uint64_t bits = idle & ~before; bits != 0; bits &= bits - 1) {
     int sig = __builtin_ctzll(bits) + 1;
-    SignalAction action = ActionOf(sig);
-    if (!IsWrapped(action) && !IsIgnored(action, sig)) harmful |= Bit(sig);
+    // Also one that is ignored: who blocks it may wait for it, and an M would drop it.
+    if (!IsWrapped(ActionOf(sig))) harmful |= Bit(sig);
   }
   if (harmful != 0) sched::TellIdleMs(harmful);
 }

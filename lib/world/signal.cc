@@ -8,6 +8,12 @@
 // stood there before. In the other direction glibc's handler ignores what is not SI_TKILL. glibc
 // installs its handler at the first pthread_create, maybe after us: who stops the world looks
 // first, and again when an answer is late.
+//
+// A stopped thread leaves SIGCHLD unblocked as long as the program has no handler for it. The
+// kernel drops a signal that nobody wants only if the thread that made the child does not block it.
+// Else it looks for another thread that takes it, and wakes that: semop, sigtimedwait and getrandom
+// then end early, although no handler has run. Once the program handles it, it is blocked: who is
+// stopped must not run the program's code.
 // Rejected: SIGPWR, SIGXCPU, real-time signals of the program's range (visible in masks, in
 // sigwait sets and to debuggers), SIGURG (interrupts the program's own system calls with its mask).
 //
@@ -20,6 +26,7 @@
 #include <sys/auxv.h>
 #include <ucontext.h>
 
+#include "base/atomic.h"
 #include "base/bits.h"
 #include "heap/restart.h"
 #include "plat/context.h"
@@ -58,14 +65,27 @@ struct KernelSigaction {
   void (*restorer)();
   uint64_t mask;
 };
+constexpr uint64_t SignalBit(int sig) { return uint64_t{1} << (sig - 1); }
 constexpr unsigned long kSaRestorer = 0x04000000;
 constexpr size_t kRedZone = 128;
 
 constinit KernelSigaction chained = {};  // what stood there before us; written by the stopper
-constinit bool has_fsgsbase = false;     // the CPU and the kernel permit rdfsbase
+constexpr uint64_t kAllSignals = ~(SignalBit(SIGKILL) | SignalBit(SIGSTOP));  // as the kernel says
 
-long Sigaction(const KernelSigaction* act, KernelSigaction* old) {
-  return plat::Syscall(__NR_rt_sigaction, kStopSignal, act, old, sizeof(uint64_t));
+constinit uint64_t mask_while_stopped = kAllSignals;  // atomic; written by EnsureHandler
+constinit bool child_signal_handled = false;  // atomic; the program has had a handler of SIGCHLD
+constinit bool has_fsgsbase = false;          // the CPU and the kernel permit rdfsbase
+
+long Sigaction(const KernelSigaction* act, KernelSigaction* old, int sig = kStopSignal) {
+  return plat::Syscall(__NR_rt_sigaction, sig, act, old, sizeof(uint64_t));
+}
+
+// Now or before, maybe installed behind our back.
+bool ChildSignalHandled() {
+  if (LoadRelaxed(&child_signal_handled)) return true;
+  KernelSigaction child = {};
+  return plat::IsError(Sigaction(nullptr, &child, SIGCHLD)) ||
+         reinterpret_cast<Addr>(child.handler) > reinterpret_cast<Addr>(SIG_IGN);
 }
 
 Addr FsBase() {
@@ -170,14 +190,27 @@ void PrepareSignals() {
   has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
 }
 
+uint64_t MaskWhileStopped() { return LoadRelaxed(&mask_while_stopped); }
+
 bool EnsureHandler() {
   KernelSigaction now = {};
-  if (plat::IsError(Sigaction(nullptr, &now)) || now.handler == OnStopSignal) return false;
-  chained = now;
+  if (plat::IsError(Sigaction(nullptr, &now))) return false;
+  bool is_ours = now.handler == OnStopSignal;
+  uint64_t mask = ChildSignalHandled() ? kAllSignals : kAllSignals & ~SignalBit(SIGCHLD);
+  StoreRelaxed(&mask_while_stopped, mask);
+  if (is_ours && now.mask == mask) return false;
+  if (!is_ours) chained = now;
   KernelSigaction ours = {OnStopSignal, SA_SIGINFO | SA_RESTART | SA_ONSTACK | kSaRestorer,
-                          undergo_world_sigreturn, ~uint64_t{0}};
+                          undergo_world_sigreturn, mask};
   Sigaction(&ours, nullptr);
-  return true;
+  return !is_ours;
+}
+
+void BlockChildSignal() {
+  if (LoadRelaxed(&child_signal_handled)) return;
+  StoreRelaxed(&child_signal_handled, true);
+  KernelSigaction now = {};
+  if (!plat::IsError(Sigaction(nullptr, &now)) && now.handler == OnStopSignal) EnsureHandler();
 }
 
 long SendStopSignal(Record* r) { return SendStopSignal(r->tid, r); }

@@ -286,7 +286,8 @@ void StopHere() {
   uint32_t state = LoadAcquire(&r->state);  // pairs: Request
   if (ModeOf(state) != kRequested) return;
   // No handler of the program may run while this thread counts as stopped.
-  uint64_t before = SetSignalMask(~uint64_t{0});
+  uint64_t before = CurrentSignalMask();
+  SetSignalMask(before | MaskWhileStopped());
   r->frame = nullptr;
   r->frame_size = 0;
   // The registers of the callers lie in this function's frame, below its frame address.

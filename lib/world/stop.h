@@ -20,12 +20,17 @@ bool AnswerStop(Record* r, uint32_t state);
 constexpr int kStopSignal = 33;
 // Installs the handler, or again if somebody else's stands there: then true.
 bool EnsureHandler();
+// What a thread blocks while it is stopped: all that the program handles. As of the last call of
+// EnsureHandler.
+uint64_t MaskWhileStopped();
+// From now on SIGCHLD is among it. Any thread, before the program's own handler is installed.
+void BlockChildSignal();
 // 0 or -errno.
 long SendStopSignal(Record* r);
 // The same signal with any other value, for the scheduler.
 long SendStopSignal(int tid, void* value);
-// What to do with it; false: the value is unknown. Runs with all signals blocked. Set before one is
-// sent.
+// What to do with it; false: the value is unknown. Runs with all signals blocked that have a
+// handler. Set before one is sent.
 using QueuedSignalHook = bool (*)(void* value, ucontext_t* context);
 extern constinit QueuedSignalHook on_queued_signal;
 // The same: the thread block that libc made for the running kernel thread, when the thread pointer
