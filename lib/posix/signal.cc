@@ -17,8 +17,9 @@
 //  * keeps G::mask in step, so that a handler may be switched and go on on another M. The frame
 //  that
 //    it returns to is free of the kernel thread; mask and alternate stack in it belong to the G.
-// A handler in a blocking call stays on its M, without a P: the call's record is that M's. How a
-// handler jumps away stands in jump.cc.
+// A handler in a blocking call stays on its M, without a P: the call's record is that M's. One that
+// interrupts the library itself stays, too: there the M's mcache may be in use. How a handler jumps
+// away stands in jump.cc.
 //
 // Rejected: kernel rseq for the sequence (one more store in each malloc, and the registration
 // belongs to glibc), a compare-and-swap in malloc (measured: 2 ns on a pair of 3.3 ns).
@@ -43,6 +44,7 @@
 #include "sched/masks.h"
 #include "sched/overflow.h"
 #include "sched/park.h"
+#include "sched/preempt.h"
 #include "sched/sched.h"
 #include "sched/sysmon.h"
 #include "sched/thread.h"
@@ -207,7 +209,10 @@ void RunOnG(G* g, Handler handler, int sig, siginfo_t* info, ucontext_t* c) {
   bool restarts = EnterHandler(g, sig, c);
   heap::ThreadWords& w = heap::thread_words;
   uint32_t handled = w.handled;
-  bool stays = w.g != nullptr && sched::OnOwnAltStack(g->m);  // the stack is the M's
+  // The stack is the M's, or what was interrupted may be: a malloc has the address of its mcache in
+  // a register.
+  auto ip = static_cast<Addr>(c->uc_mcontext.gregs[REG_RIP]);
+  bool stays = w.g != nullptr && (sched::OnOwnAltStack(g->m) || sched::InOwnText(ip));
   if (UNDERGO_UNLIKELY(stays)) w.g = nullptr;
   RunOnThread(handler, sig, info, c);
   if (UNDERGO_UNLIKELY(stays) && sched::Active()) w.g = g;

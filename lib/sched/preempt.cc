@@ -137,7 +137,7 @@ bool CanGiveWay(const G* g, const M* m, const ucontext_t* context) {
     return false;
   auto ip = static_cast<Addr>(context->uc_mcontext.gregs[REG_RIP]);
   auto sp = static_cast<Addr>(context->uc_mcontext.gregs[REG_RSP]);
-  if (ip >= text_low && ip < text_high) return false;
+  if (InOwnText(ip)) return false;
   if (HoldsLoaderLock(g)) return false;
   size_t room = kRedZone + undergo_xsave_size + kRoom;
   if (sp - g->stack_low >= g->stack_high - g->stack_low || sp - g->stack_low < room) return false;
@@ -181,6 +181,8 @@ Addr OwnBlock() {
 }
 
 }  // namespace
+
+bool InOwnText(Addr ip) { return ip >= text_low && ip < text_high; }
 
 void PreparePreemption() {
   world::own_block = OwnBlock;

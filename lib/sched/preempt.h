@@ -24,6 +24,9 @@ extern constinit bool preempt_always;
 
 // Once, when the scheduler starts.
 void PreparePreemption();
+// Whether an instruction is the library's own, where a thread may have what belongs to its M in
+// registers. False before the scheduler starts.
+bool InOwnText(Addr ip);
 // Asks the M to let others run. Any thread. False when it cannot be asked.
 bool Preempt(M* m);
 // A blocking call is about to begin on the running M: the signal that is under way comes first.
