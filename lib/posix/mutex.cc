@@ -163,7 +163,12 @@ UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32
       woken = false;
       continue;
     }
-    if (s.granted) return 0;
+    if (s.granted) {
+      // A thread without a G runs as soon as it is woken, the word is written until the waker
+      // leaves the queue.
+      if (sched::Current() == nullptr) Visit(word).Leave();
+      return 0;
+    }
     woken = true;
     marked = TakesMarked(s);
   }
