@@ -164,7 +164,7 @@ UNDERGO_COLD int WaitForWord(uint32_t* word, const Words& k, Until until, uint32
       continue;
     }
     if (s.granted) {
-      // A thread without a G runs as soon as it is woken, the word is written until the waker
+      // A thread without a G runs as soon as it is woken; the word is written before the waker
       // leaves the queue.
       if (sched::Current() == nullptr) Visit(word).Leave();
       return 0;
