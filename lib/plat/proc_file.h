@@ -11,7 +11,8 @@ namespace undergo::plat {
 // fails.
 long ReadProcFile(const char* path, char* text, size_t size);
 
-// The number behind "\nNAME:\t" in a status file, read by `base` 10 or 16; all ones when it is not there.
+// The number behind "\nNAME:\t" in a status file, read by `base` 10 or 16; all ones when it is not
+// there.
 uint64_t StatusField(const char* text, const char* name, uint32_t base);
 
 }  // namespace undergo::plat
