@@ -261,6 +261,7 @@ void AfterForkInChild() {
   collector.running = collector.requests = collector.busy = 0;
   collector.free_assistants = LowMask(kAssistants);
   collector.cycle.AfterForkInChild();
+  heap::RepairPoisonInChild();
   if (!heap::gc_heap.unswept) return;
   heap::ForEachSpan([](heap::Span* s) { heap::KeepHalfSwept(s); });
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Poison: see the header.
 //
-// For each page of a slice there are two bits. guarded: the page has no access rights, and bytes of
-// dead objects on it are as the program left them. exposed: it had none, somebody needed it, and
-// the next sweep brings it into one of the two proper states. Everywhere else each byte of a dead
-// object is kPoison. Only a page on which every slot is dead is guarded, as dead slots are the only
-// ones that nobody hands out.
+// A page is open, guarded or exposed. Guarded: it has no access rights, and bytes of dead objects
+// on it are as the program left them. Exposed: it was guarded, somebody needed it, and the next
+// sweep guards or opens it. On open pages each byte of a dead object is kPoison. Only a page on
+// which every slot is dead is guarded, as dead slots are the only ones that nobody hands out.
 //
-// A guarded page is opened by the sweeper, by the owner of the span, or by any thread that touches
-// it, at the same time. So `exposed` is set first and `guarded` taken away next, atomically, and
-// the rights come last: a thread whose fault finds the page exposed only has to wait for them. The
-// marker reads dead objects that are reachable again by copying (heap/careful.h).
+// A guarded page is exposed by the sweeper, by the owner of the span, or by any thread that touches
+// it, at the same time: an atomic step of its state, and then the rights. Who made the step may be
+// waiting for the kernel, or is a thread of the parent that a fork left behind just then. So
+// whoever finds a page exposed gives the rights once more: a thread whose fault it was, the sweeper
+// before it writes, the child of a fork for all pages. A second time does no harm. The marker reads
+// what is not open by copying (heap/careful.h).
 //
 // Rejected: a second mapping of the heap, so that the library may read what the program may not
 // (memory would have to be shared, and fork would not copy it); watching reads of partly dead pages
@@ -24,6 +25,7 @@
 #include "heap/mcache.h"
 #include "heap/pin.h"
 #include "heap/sweep.h"
+#include "heap/walk.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
 
@@ -35,78 +37,86 @@ constexpr uint8_t kPoison = 0xdb;
 constexpr uint64_t kPoisonWord = 0xdbdbdbdbdbdbdbdb;
 // Each run of guarded pages can cost two mappings, of which the kernel grants 65530.
 constexpr int64_t kMaxGuardRuns = 12'000;
-constexpr uint32_t kRetries = 10'000;  // of a thread that waits for the rights of a page
 
-struct PageBits {
-  uint16_t guarded, exposed;  // atomic; bit i: page i of the slice
-};
-constinit PageBits* pages = nullptr;  // by slice
-constinit int64_t guard_runs = 0;     // atomic; runs guarded less calls that opened some
+enum PageState : uint32_t { kOpen = 0, kGuarded = 1, kExposed = 1 << 16 };
+constexpr uint32_t kAnyState = kGuarded | kExposed;
+constinit uint32_t* states = nullptr;  // atomic, by slice; the state of page i is shifted by i
+constinit int64_t guard_runs = 0;      // atomic; runs guarded less runs exposed
 
-PageBits* BitsOf(Addr a) { return &pages[SliceOf(a)]; }
-uint16_t PageBit(Addr a) { return static_cast<uint16_t>(1u << ((a % kSliceSize) / kOsPageSize)); }
-bool IsGuarded(Addr a) {
-  return (LoadAcquire(&BitsOf(a)->guarded) & PageBit(a)) != 0;
-}  // pairs: Guard
-bool IsExposed(Addr a) {
-  return (LoadAcquire(&BitsOf(a)->exposed) & PageBit(a)) != 0;
-}  // pairs: Open
+uint32_t PageIndex(Addr a) { return static_cast<uint32_t>((a % kSliceSize) / kOsPageSize); }
+uint32_t StateOf(Addr a) {
+  return (LoadAcquire(&states[SliceOf(a)]) >> PageIndex(a)) & kAnyState;  // pairs: Step
+}
+// A step from one state to another. False: the page is in neither of the two, or has made the step.
+bool Step(Addr a, PageState from, PageState to) {
+  uint32_t* word = &states[SliceOf(a)];
+  uint32_t old = LoadAcquire(word), shift = PageIndex(a);  // pairs: the exchange below
+  while (((old >> shift) & kAnyState) == from) {
+    if (CasAcqRel(word, &old, old ^ ((from ^ to) << shift))) return true;  // pairs: StateOf
+  }
+  return false;
+}
 
 bool SetRights(Addr from, Addr to, int prot) {
   return !plat::IsError(plat::Syscall(__NR_mprotect, from, to - from, prot));
 }
 
-// Whole pages, none of them guarded. False: they stay as they are.
-bool Guard(Addr from, Addr to) {
-  if (pages == nullptr || LoadRelaxed(&guard_runs) >= kMaxGuardRuns) return false;
+// To exposed pages, which may be without them still.
+void GiveRights(Addr from, Addr to) {
   for (Addr a = from; a < to; a += kOsPageSize) {
-    __atomic_fetch_or(&BitsOf(a)->guarded, PageBit(a), __ATOMIC_ACQ_REL);  // pairs: IsGuarded
+    Addr end = a;
+    while (end < to && StateOf(end) == kExposed) end += kOsPageSize;
+    if (end == a) continue;
+    SetRights(a, end, PROT_READ | PROT_WRITE);
+    a = end;
+  }
+}
+
+// Whole pages, none of them guarded. False: they are exposed, if anything.
+bool Guard(Addr from, Addr to) {
+  if (states == nullptr || LoadRelaxed(&guard_runs) >= kMaxGuardRuns) return false;
+  for (Addr a = from; a < to; a += kOsPageSize) {
+    if (!Step(a, kOpen, kGuarded)) Step(a, kExposed, kGuarded);
   }
   StoreRelease(&careful_map.any, true);  // pairs: RangeIsCareful
   if (SetRights(from, to, PROT_NONE)) {
     FetchAddRelaxed(&guard_runs, int64_t{1});
     return true;
   }
-  for (Addr a = from; a < to; a += kOsPageSize) {
-    __atomic_fetch_and(&BitsOf(a)->guarded, static_cast<uint16_t>(~PageBit(a)),
-                       __ATOMIC_ACQ_REL);  // pairs: IsGuarded
-  }
+  for (Addr a = from; a < to; a += kOsPageSize) Step(a, kGuarded, kExposed);
   return false;
 }
 
-// Makes guarded pages of [from, to) exposed ones.
-void Open(Addr from, Addr to) {
-  if (pages == nullptr) return;
-  for (Addr a = AlignDown(from, kOsPageSize); a < to; a += kOsPageSize) {
-    if (!IsGuarded(a)) continue;
-    Addr end = a;
-    for (; end < to && IsGuarded(end); end += kOsPageSize) {
-      __atomic_fetch_or(&BitsOf(end)->exposed, PageBit(end), __ATOMIC_ACQ_REL);  // pairs: IsExposed
-      __atomic_fetch_and(&BitsOf(end)->guarded, static_cast<uint16_t>(~PageBit(end)),
-                         __ATOMIC_ACQ_REL);  // pairs: IsGuarded
-    }
-    SetRights(a, end, PROT_READ | PROT_WRITE);
-    FetchAddRelaxed(&guard_runs, int64_t{-1});
-    a = end - kOsPageSize;
+void Expose(Addr from, Addr to) {
+  if (states == nullptr) return;
+  from = AlignDown(from, kOsPageSize);
+  int64_t runs = 0;
+  bool before = false;
+  for (Addr a = from; a < to; a += kOsPageSize) {
+    bool exposed = Step(a, kGuarded, kExposed);
+    if (exposed && !before) ++runs;
+    before = exposed;
   }
+  GiveRights(from, to);
+  FetchAddRelaxed(&guard_runs, -runs);
 }
 
-void ForgetExposed(Addr from, Addr to) {
-  for (Addr a = from; pages != nullptr && a < to; a += kOsPageSize) {
-    if (!IsExposed(a)) continue;
-    __atomic_fetch_and(&BitsOf(a)->exposed, static_cast<uint16_t>(~PageBit(a)),
-                       __ATOMIC_ACQ_REL);  // pairs: IsExposed
-  }
+// Exposed pages become open ones.
+void Open(Addr from, Addr to) {
+  if (states == nullptr) return;
+  GiveRights(from, to);
+  for (Addr a = from; a < to; a += kOsPageSize) Step(a, kExposed, kOpen);
 }
 
 Addr SlotAddr(const Span* s, uint32_t slot) { return SpanAddr(s) + size_t{slot} * s->slot_size; }
 
-// Calls f(from, to) for the parts of an object on pages that are not guarded.
+// Calls f(from, to, state) for the parts of an object on pages that are not guarded.
 template <typename F>
-void ForEachOpenPart(Addr from, Addr to, F f) {
+void ForEachUsablePart(Addr from, Addr to, F f) {
   while (from < to) {
     Addr end = Min(to, AlignDown(from, kOsPageSize) + kOsPageSize);
-    if (pages == nullptr || !IsGuarded(from)) f(from, end);
+    uint32_t state = states != nullptr ? StateOf(from) : kOpen;
+    if (state != kGuarded) f(from, end, state);
     from = end;
   }
 }
@@ -118,8 +128,8 @@ void Fill(Addr from, Addr to) {
 // All multiples of 8: slots are multiples of 16.
 bool IsIntact(Addr from, Addr to) {
   bool intact = true;
-  ForEachOpenPart(from, to, [&](Addr a, Addr b) {
-    if (pages != nullptr && IsExposed(a)) return;
+  ForEachUsablePart(from, to, [&](Addr a, Addr b, uint32_t state) {
+    if (state == kExposed) return;
     for (; a < b; a += 8) intact &= *reinterpret_cast<const uint64_t*>(a) == kPoisonWord;
   });
   return intact;
@@ -181,19 +191,20 @@ bool PageIsDead(const Span* s, Addr page) {
 }
 
 void GuardDeadPages(Span* s) {
-  if (pages == nullptr) return;
+  if (states == nullptr) return;
   Addr end = SpanAddr(s) + (size_t{s->slices} << kSliceShift);
   Addr run = 0;
   for (Addr page = SpanAddr(s);; page += kOsPageSize) {
     bool dead = page < end && PageIsDead(s, page);
-    bool guard = dead && !IsGuarded(page);
+    bool guarded = page < end && StateOf(page) == kGuarded;
+    bool guard = dead && !guarded;
     if (!guard && run != 0) {
       Guard(run, page);
       run = 0;
     }
     if (page == end) return;
     if (guard && run == 0) run = page;
-    if (!dead && IsGuarded(page)) Open(page, page + kOsPageSize);
+    if (!dead && guarded) Expose(page, page + kOsPageSize);
   }
 }
 
@@ -203,8 +214,9 @@ void FillDead(Span* s, const uint64_t* fresh) {
     for (uint64_t bits = condemned[w]; bits != 0; bits &= bits - 1) {
       bool all = (fresh[w] & bits & -bits) != 0;
       Addr a = SlotAddr(s, w * 64 + LowestBit(bits));
-      ForEachOpenPart(a, a + s->slot_size, [all](Addr from, Addr to) {
-        if (all || IsExposed(from)) Fill(from, to);
+      ForEachUsablePart(a, a + s->slot_size, [all](Addr from, Addr to, uint32_t state) {
+        if (state == kExposed) GiveRights(AlignDown(from, kOsPageSize), to);
+        if (all || state == kExposed) Fill(from, to);
       });
     }
   }
@@ -213,7 +225,13 @@ void FillDead(Span* s, const uint64_t* fresh) {
 }  // namespace
 
 void StartPoison() {
-  pages = static_cast<PageBits*>(plat::MapPages(size_t{kMaxSlices} * sizeof(PageBits)));
+  states = static_cast<uint32_t*>(plat::MapPages(size_t{kMaxSlices} * sizeof(uint32_t)));
+}
+
+void RepairPoisonInChild() {
+  if (states == nullptr) return;
+  ForEachSpan(
+      [](Span* s) { GiveRights(SpanAddr(s), SpanAddr(s) + (size_t{s->slices} << kSliceShift)); });
 }
 
 void PoisonSpan(Span* s) {
@@ -227,7 +245,7 @@ void PoisonSpan(Span* s) {
   s->gc_flags = dead != 0 ? s->gc_flags | kHasCondemned : s->gc_flags & ~kHasCondemned;
   GuardDeadPages(s);
   FillDead(s, fresh);
-  ForgetExposed(SpanAddr(s), SpanAddr(s) + (size_t{s->slices} << kSliceShift));
+  Open(SpanAddr(s), SpanAddr(s) + (size_t{s->slices} << kSliceShift));
 }
 
 void PoisonLarge(Span* s) {
@@ -246,7 +264,7 @@ void PoisonTaken(Span* s, uint32_t w, uint64_t bits) {
   EachUsed("was freed by the program", s, w, bits);
   for (; bits != 0; bits &= bits - 1) {
     Addr a = SlotAddr(s, w * 64 + LowestBit(bits));
-    Open(a, a + s->slot_size);
+    Expose(a, a + s->slot_size);
   }
 }
 
@@ -258,23 +276,24 @@ void UnpoisonRange(Addr from, Addr to) {
   from = Max(from, arena.base);
   to = Min(to, arena.base + LoadAcquire(&arena.size));  // pairs: ArenaCommitLocked
   if (from >= to) return;
-  Open(from, to);
-  ForgetExposed(AlignDown(from, kOsPageSize), to);
+  Expose(from, to);
+  Open(AlignDown(from, kOsPageSize), to);
 }
 
 bool RangeIsGuarded(Addr from, Addr to) {
-  if (pages == nullptr) return false;
+  if (states == nullptr) return false;
   for (Addr a = from; a < to; a = AlignDown(a, kOsPageSize) + kOsPageSize) {
-    if (IsGuarded(a)) return true;
+    if (StateOf(a) != kOpen) return true;
   }
   return false;
 }
 
 bool ClaimFault(Addr a, const Addr* by, uint32_t frames) {
-  if (pages == nullptr) return false;
+  if (states == nullptr) return false;
   Span* s = FindSpan(a);
   if (s == nullptr) return false;
-  if (IsGuarded(a)) {
+  Addr page = AlignDown(a, kOsPageSize);
+  if (StateOf(a) == kGuarded) {
     Object o;
     bool known = FindObject(a, &o);
     if (known && o.allocated && !IsPinned(reinterpret_cast<void*>(o.base))) {
@@ -282,19 +301,11 @@ bool ClaimFault(Addr a, const Addr* by, uint32_t frames) {
       ReportHiddenUse("was touched", s, o.slot, by, frames);
     }
     // A large object comes back as a whole.
-    Addr page = AlignDown(a, kOsPageSize);
     bool large = LoadRelaxed(&s->state) == SpanState::kLarge;
-    Open(large ? SpanAddr(s) : page, large ? SpanAddr(s) + s->large_bytes : page + kOsPageSize);
+    Expose(large ? SpanAddr(s) : page, large ? SpanAddr(s) + s->large_bytes : page + kOsPageSize);
     return true;
   }
-  if (!IsExposed(a)) return false;
-  // Another thread opens the page at this moment.
-  for (uint32_t i = 0; i < kRetries; ++i) {
-    char byte;
-    if (plat::SafeRead(a, &byte, 1)) return true;
-    plat::Syscall(__NR_sched_yield);
-  }
-  return false;
+  return StateOf(a) == kExposed && SetRights(page, page + kOsPageSize, PROT_READ | PROT_WRITE);
 }
 
 }  // namespace undergo::heap

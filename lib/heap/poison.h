@@ -13,6 +13,8 @@ namespace undergo::heap {
 
 // Called once, while there is one thread. Without memory for the page table nothing is protected.
 void StartPoison();
+// In a forked child: pages that a thread of the parent was about to give back can be used.
+void RepairPoisonInChild();
 
 // The sweep of a small span in this mode; the caller has claimed the span.
 void PoisonSpan(Span* s);
@@ -29,7 +31,7 @@ void UnpoisonSpan(Span* s);
 // The program is about to change the protection of the range itself.
 void UnpoisonRange(Addr from, Addr to);
 
-// Some page of the range has no access rights.
+// Some page of the range has no access rights, or had none a moment ago.
 bool RangeIsGuarded(Addr from, Addr to);
 
 // A thread was stopped by a fault at this address; `by` is its call chain. True: it was a touch of

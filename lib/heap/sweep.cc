@@ -335,7 +335,13 @@ size_t SweepLarge(Span* s) {
 
 void KeepHalfSwept(Span* s) {
   if (s->sweepgen != heap_sweepgen - 1) return;
-  if (s->state != SpanState::kLarge) KeepAll(s);
+  if (s->state != SpanState::kLarge) {
+    KeepAll(s);
+  } else if (gc_heap.mode == ReclaimMode::kPoison) {
+    UnpoisonLarge(s);
+    if ((s->gc_flags & kHasCondemned) != 0) CountLargeCondemned(s, -1);
+    s->gc_flags &= ~kHasCondemned;
+  }
   s->sweepgen = heap_sweepgen;
 }
 
