@@ -216,7 +216,9 @@ void BeforeFilter(const FilterVerdict& verdict) {
   if (LoadRelaxed(&collector.on) == 0) return;
   collector.cycle.Restrict(verdict);
   if (!verdict.deadly) {
-    if (verdict.no_uffd || verdict.no_snapshot || verdict.no_pipes) WaitForRunningCycle();
+    if (verdict.no_uffd || verdict.no_snapshot || verdict.no_pipes || verdict.no_placement) {
+      WaitForRunningCycle();
+    }
     return;
   }
   // Most such programs never collect: only who asked for traces is told.

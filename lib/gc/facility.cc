@@ -97,6 +97,7 @@ void Cycle::Restrict(const FilterVerdict& verdict) {
   if (verdict.no_uffd) StoreRelaxed(&filter_.no_uffd, true);
   if (verdict.no_snapshot) StoreRelaxed(&filter_.no_snapshot, true);
   if (verdict.no_pipes) StoreRelaxed(&filter_.no_pipes, true);
+  if (verdict.no_placement) gang_.LeavePlacement();
 }
 
 // No filter of system calls kills for what a cycle needs.

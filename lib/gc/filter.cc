@@ -28,13 +28,14 @@
 #include "plat/copy.h"
 #include "plat/pagemap.h"
 #include "plat/syscall.h"
+#include "plat/thread.h"
 #include "plat/vm.h"
 
 namespace undergo::gc {
 
 namespace {
 
-enum class Use : uint8_t { kAlways, kUffd, kSnapshot, kPipes };
+enum class Use : uint8_t { kAlways, kUffd, kSnapshot, kPipes, kPlacement };
 struct Call {
   int number;
   Use use;
@@ -94,6 +95,9 @@ constexpr Call kCalls[] = {
     {__NR_ioctl, Use::kPipes, {3, FIONREAD}},
     {__NR_pipe2, Use::kPipes, {0, O_CLOEXEC | O_NONBLOCK}},
     {__NR_tee, Use::kPipes, {3, 4}},
+    {__NR_getcpu, Use::kPlacement, {}},
+    {__NR_sched_getaffinity, Use::kPlacement, {}},
+    {__NR_sched_setaffinity, Use::kPlacement, {}},
     {__NR_clone, Use::kSnapshot, {CLONE_FILES | CLONE_UNTRACED}},
     {__NR_wait4, Use::kSnapshot, {}},
     {__NR_kill, Use::kSnapshot, {}},
@@ -232,6 +236,12 @@ void TryPipes() {
   plat::Syscall(__NR_tee, ends[0], ends[1], 1, 2);
 }
 
+void TryPlacement() {
+  long self = plat::Syscall(__NR_gettid);
+  int cpu = -1;
+  plat::KeepOffOwnCpu(&self, 1, &cpu);
+}
+
 void TryUffd() {
   long fd = plat::Syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
   struct uffdio_api api = {};
@@ -259,6 +269,7 @@ FilterVerdict JudgeFilter(const sock_filter* program, size_t length) {
     if (call.use == Use::kUffd) verdict.no_uffd = true;
     if (call.use == Use::kSnapshot) verdict.no_snapshot = true;
     if (call.use == Use::kPipes) verdict.no_pipes = true;
+    if (call.use == Use::kPlacement) verdict.no_placement = true;
   }
   return verdict;
 }
@@ -269,6 +280,7 @@ FilterVerdict TryOutFilter() {
   verdict.deadly = !Survives(TryCommon, &verdict.unknown);
   verdict.no_uffd = verdict.deadly || !Survives(TryUffd, &verdict.unknown);
   verdict.no_pipes = verdict.deadly || !Survives(TryPipes, &verdict.unknown);
+  verdict.no_placement = verdict.deadly || !Survives(TryPlacement, &verdict.unknown);
   return verdict;
 }
 

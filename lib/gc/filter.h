@@ -10,11 +10,12 @@ namespace undergo::gc {
 
 // What becomes of the collector's calls.
 struct FilterVerdict {
-  bool deadly = false;       // some that it cannot do without
-  bool no_uffd = false;      // those of the facility userfaultfd
-  bool no_snapshot = false;  // those of the facility snapshot
-  bool no_pipes = false;     // those that look into pipes
-  bool unknown = false;      // could not be tried out now
+  bool deadly = false;        // some that it cannot do without
+  bool no_uffd = false;       // those of the facility userfaultfd
+  bool no_snapshot = false;   // those of the facility snapshot
+  bool no_pipes = false;      // those that look into pipes
+  bool no_placement = false;  // those that choose CPUs for threads
+  bool unknown = false;       // could not be tried out now
 };
 
 // One call as a filter sees it.

@@ -3,6 +3,7 @@
 // They exist only while cycles do.
 #pragma once
 
+#include "base/atomic.h"
 #include "base/types.h"
 
 namespace undergo::gc {
@@ -19,6 +20,8 @@ class Gang {
   // that wakes up before the caller is done. Returns when all are out: what is to be done must be
   // divided as it is taken.
   void Run(void (*job)(void* context, uint32_t i), void* context);
+  // From now on the kernel chooses the helpers' CPUs. Any thread.
+  void LeavePlacement() { StoreRelaxed(&leave_placement_, true); }
   uint32_t size() const { return started_ + 1; }  // with the coordinator
   void AfterForkInChild();
 
@@ -41,6 +44,9 @@ class Gang {
   bool ending_ = false;  // written before job_number_
   void (*job_)(void*, uint32_t) = nullptr;
   void* context_ = nullptr;
+  bool leave_placement_ = false;  // atomic
+  int cpu_ = -1;                  // coordinator; that the helpers are kept off
+  long tids_[kMax] = {};          // coordinator; of the helpers
   Slot slots_[kMax] = {};
 };
 

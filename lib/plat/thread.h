@@ -13,6 +13,11 @@ namespace undergo::plat {
 // `fn` returns; its memory is used for the next one or given back then.
 long SpawnThread(void (*fn)(void*), void* arg, const char* name);
 
+// Lets such threads run on all CPUs that the caller may use but the one that it is on. Nothing
+// changes if that is the only one, or if *cpu, where the caller was at the last call, says that it
+// is so already; -1 there for the first time.
+void KeepOffOwnCpu(const long* tids, uint32_t count, int* cpu);
+
 // Whether a thread id is that of a running thread made by SpawnThread.
 bool IsOwnThread(int tid);
 // visit(context, tid) for each of them. They have all signals blocked but 33.

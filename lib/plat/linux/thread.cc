@@ -223,6 +223,21 @@ long SpawnThread(void (*fn)(void*), void* arg, const char* name) {
   return tid;
 }
 
+void KeepOffOwnCpu(const long* tids, uint32_t count, int* cpu) {
+  constexpr uint32_t kMaxCpus = 8192;
+  uint32_t now = 0;
+  if (IsError(Syscall(__NR_getcpu, &now, nullptr, nullptr)) || static_cast<int>(now) == *cpu)
+    return;
+  uint64_t mask[kMaxCpus / 64] = {}, others = 0;
+  long bytes = Syscall(__NR_sched_getaffinity, 0, sizeof mask, mask);
+  if (bytes <= 0 || now >= kMaxCpus) return;
+  mask[now / 64] &= ~(uint64_t{1} << (now % 64));
+  for (uint64_t word : mask) others |= word;
+  if (others == 0) return;
+  for (uint32_t i = 0; i < count; ++i) Syscall(__NR_sched_setaffinity, tids[i], bytes, mask);
+  *cpu = static_cast<int>(now);
+}
+
 bool IsOwnThread(int tid) {
   for (const Slot& s : slots) {
     if (LoadRelaxed(&s.tid) == tid) return true;

@@ -58,6 +58,8 @@ Test(filter, single_calls) {
   cr_expect(!v.deadly && v.no_uffd && !v.no_snapshot);
   v = Judge(One(SYS_wait4, SECCOMP_RET_KILL_PROCESS));
   cr_expect(!v.deadly && !v.no_uffd && v.no_snapshot);
+  v = Judge(One(SYS_sched_setaffinity, SECCOMP_RET_KILL_PROCESS));
+  cr_expect(Harmless(v) && v.no_placement && !v.no_pipes);
   v = Judge(One(SYS_process_vm_readv, SECCOMP_RET_TRAP));
   cr_expect(v.deadly);
   cr_expect(Harmless(Judge(One(SYS_userfaultfd, SECCOMP_RET_ERRNO))));

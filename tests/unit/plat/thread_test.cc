@@ -5,11 +5,14 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <atomic>
 
 #include "base/atomic.h"
 #include "check.h"
@@ -110,6 +113,39 @@ Test(thread, memory_is_used_again) {
     AwaitNone();
   }
   cr_expect(Mappings() <= mappings + 1, "%ld mappings, %ld before", Mappings(), mappings);
+}
+
+Test(thread, kept_off_the_callers_cpu) {
+  cpu_set_t mine, its;
+  cr_assert(sched_getaffinity(0, sizeof mine, &mine) == 0);
+  std::atomic<bool> stop = false;
+  auto wait = [](void* p) {
+    while (!*static_cast<std::atomic<bool>*>(p)) SleepMs(1);
+  };
+  long tid = plat::SpawnThread(wait, &stop, "t");
+  cr_assert(tid > 0);
+  int cpu = -1;
+  plat::KeepOffOwnCpu(&tid, 1, &cpu);
+  cr_assert(sched_getaffinity(static_cast<pid_t>(tid), sizeof its, &its) == 0);
+  if (CPU_COUNT(&mine) == 1) {
+    cr_expect(cpu == -1 && CPU_EQUAL(&its, &mine));
+  } else {
+    cr_assert(cpu >= 0 && CPU_ISSET(cpu, &mine) && !CPU_ISSET(cpu, &its));
+    CPU_SET(cpu, &its);
+    cr_expect(CPU_EQUAL(&its, &mine));
+    // The caller may use one CPU only: the other thread keeps what it has.
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    cr_assert(sched_setaffinity(0, sizeof one, &one) == 0);
+    int unknown = -1;
+    plat::KeepOffOwnCpu(&tid, 1, &unknown);
+    cr_expect(unknown == -1);
+    cr_assert(sched_getaffinity(static_cast<pid_t>(tid), sizeof its, &its) == 0);
+    cr_expect(!CPU_ISSET(cpu, &its));
+  }
+  stop = true;
+  AwaitNone();
 }
 
 Test(thread, many_at_once) {
