@@ -253,6 +253,32 @@ Test(dirty, more_runs_than_one_call_returns) {
   cr_expect(Collect(p, true, kMany * kPage).empty());
 }
 
+// Longer than what one quick look covers, not aligned to anything, and mostly without pages: those
+// that never existed or are gone count as little as those that were not written.
+Test(dirty, long_and_sparse) {
+  OpenOrSkip();
+  constexpr size_t kLong = 300 * kMiB + 5 * kPage, kStep = 3 * kMiB / 2 + kPage;
+  char* p = Map(kLong);
+  for (size_t at = 0; at < kLong; at += kStep) p[at] = 1;
+  cr_assert(Arm(p, kLong));
+  Pages wanted;
+  for (size_t at = 0; at < kLong; at += 3 * kStep) {
+    p[at] = 2;
+    wanted.insert(at / kPage);
+  }
+  for (size_t at = kStep; at < kLong; at += 6 * kStep)
+    madvise(p + AlignDown(at, kPage), kPage, MADV_DONTNEED);
+  p[kLong - 1] = 1;
+  wanted.insert(kLong / kPage - 1);
+  cr_expect(Collect(p, false, kLong) == wanted);
+  cr_expect(Collect(p + kPage, false, kLong - kPage).size() == wanted.size() - 1);
+  cr_expect(Collect(p, true, kLong) == wanted);
+  cr_expect(Collect(p, true, kLong).empty());
+  // All 64 parts of a look.
+  for (size_t at = 0; at < kLong; at += kMiB) p[at] = 3;
+  cr_expect(Collect(p, true, kLong).size() == 301);
+}
+
 Test(dirty, disarm_and_unregister) {
   OpenOrSkip();
   char* p = MapFilled();
