@@ -3,14 +3,16 @@
 //
 // Marks lie out of line, in the plane kMarked by slot number, so marking writes to no object: no
 // page of the heap becomes dirty, none is copied after a fork. A word is looked up by arithmetic:
-// slice, span header, slot by one multiplication. Free slots were marked when the phase began
-// (heap::ResetMarks), so one bit test tells both "seen already" and "no object".
+// slice, size class of the slice, slot by one multiplication. The class stands in a table of one
+// byte for each slice (heap::KindOf), which stays in the cache where span headers do not. Free slots
+// were marked when the phase began (heap::ResetMarks), so one bit test tells both "seen already"
+// and "no object".
 //
 // What costs time is waiting for memory. Objects taken from the stack pass through a short ring:
 // their first lines are requested on entry and scanned some objects later. The same goes for the
-// two places that a found pointer leads to before anything is known about it: its span header, then
-// its mark word. Measured on a shuffled tree of 4 million nodes each of the two steps halves the
-// time of a mark. A list gains nothing: its next node is known only when this one was read.
+// mark word that a found pointer leads to. Measured on a shuffled tree of 4 million nodes each of
+// the two steps halves the time of a mark. A list gains nothing: its next node is known only when
+// this one was read.
 //
 // A mutator may free or reuse anything meanwhile. Then a queued address has a new meaning; the span
 // is looked up again before a scan, and a scan never leaves the slices of the span. What is marked
@@ -53,7 +55,7 @@ void Marker::Start(WorkPool* pool, const ScanTarget& target, CleanPages* clean) 
   upper_begin_ = heap::RegionBegin(heap::Region::kUpper);
   counts_ = {};
   depth_ = 0;
-  words_head_ = words_tail_ = candidates_head_ = candidates_tail_ = 0;
+  candidates_head_ = candidates_tail_ = 0;
 }
 
 void Marker::Push(uint64_t item) {
@@ -97,20 +99,21 @@ bool Marker::Refill() {
 }
 
 UNDERGO_INLINE void Marker::TestAndMark(const Candidate& c) {
-  if ((LoadRelaxed(c.word) & c.bit) != 0) return;
-  if ((FetchOrAcqRel(c.word, c.bit) & c.bit) != 0) return;  // pairs: other markers
+  uint64_t bit = uint64_t{1} << c.bit;
+  if ((LoadRelaxed(c.word) & bit) != 0) return;
+  if ((FetchOrAcqRel(c.word, bit) & bit) != 0) return;  // pairs: other markers
   counts_.marked_bytes += c.size;
   counts_.marked_objects++;
   Push(c.base);
 }
 
-UNDERGO_INLINE void Marker::MarkSmall(heap::Span* s, uint32_t slot, Addr base) {
-  uint64_t* word = heap::MarkBits(s, heap::Plane::kMarked) + slot / 64;
+UNDERGO_INLINE void Marker::MarkSmall(uint32_t slice, uint32_t slot, Addr base, uint32_t size) {
+  auto* word =
+      reinterpret_cast<uint64_t*>(heap::arena.marks + slice * heap::kMarkStride) + slot / 64;
   __builtin_prefetch(word);
   Candidate old = candidates_[candidates_head_ % kLookahead];
   bool full = candidates_head_ - candidates_tail_ == kLookahead;
-  candidates_[candidates_head_++ % kLookahead] = {word, uint64_t{1} << (slot % 64), base,
-                                                  s->slot_size};
+  candidates_[candidates_head_++ % kLookahead] = {word, slot % 64, base, size};
   if (!full) return;
   ++candidates_tail_;
   TestAndMark(old);
@@ -134,20 +137,7 @@ void Marker::MarkSlow(Addr a) {
   uint32_t size = LoadRelaxed(&s->slot_size);
   if (size == 0) return;
   uint32_t slot = static_cast<uint32_t>(a - start) / size;
-  if (slot < s->slots) MarkSmall(s, slot, start + size_t{slot} * size);
-}
-
-// The object at an address in a committed slice; its span header is in the cache by now.
-UNDERGO_INLINE void Marker::Locate(uint64_t word) {
-  heap::Span* s = SpanOf(word);
-  uint32_t magic = LoadRelaxed(&s->magic);
-  if (UNDERGO_UNLIKELY(magic == 0 || LoadRelaxed(&s->state) == heap::SpanState::kFree)) {
-    return MarkSlow(word);
-  }
-  uint32_t in_slice = static_cast<uint32_t>((word - target_.base) & (heap::kSliceSize - 1));
-  uint32_t slot = static_cast<uint32_t>((uint64_t{in_slice} * magic) >> 32);
-  if (slot >= s->slots) return;
-  MarkSmall(s, slot, word - in_slice + size_t{slot} * s->slot_size);
+  if (slot < s->slots) MarkSmall(heap::SliceOfSpan(s), slot, start + size_t{slot} * size, size);
 }
 
 UNDERGO_INLINE void Marker::Visit(uint64_t word) {
@@ -159,18 +149,17 @@ UNDERGO_INLINE void Marker::Visit(uint64_t word) {
       (slice < upper_begin_ || slice >= heap::mheap.end(heap::Region::kUpper))) {
     return heap::blacklist.Add(slice);
   }
-  __builtin_prefetch(SpanOf(word));
-  uint64_t old = words_[words_head_ % kLookahead];
-  bool full = words_head_ - words_tail_ == kLookahead;
-  words_[words_head_++ % kLookahead] = word;
-  if (!full) return;
-  ++words_tail_;
-  Locate(old);
+  uint32_t kind = LoadAcquire(heap::KindOf(slice));  // pairs: NewSpan
+  if (UNDERGO_UNLIKELY(kind == 0)) return MarkSlow(word);
+  const heap::SizeClass& k = heap::kClasses[kind - 1];
+  uint32_t in_slice = static_cast<uint32_t>(offset & (heap::kSliceSize - 1));
+  uint32_t slot = static_cast<uint32_t>((uint64_t{in_slice} * k.magic) >> 32);
+  if (slot >= k.slots) return;
+  MarkSmall(slice, slot, word - in_slice + size_t{slot} * k.size, k.size);
 }
 
 // Pointers that are still on their way.
 void Marker::FinishCandidates() {
-  while (words_tail_ != words_head_) Locate(words_[words_tail_++ % kLookahead]);
   while (candidates_tail_ != candidates_head_) {
     TestAndMark(candidates_[candidates_tail_++ % kLookahead]);
   }
@@ -325,8 +314,13 @@ void Marker::ScanMedium(Addr object, Addr end) {
 
 void Marker::ScanItem(uint64_t item) {
   if ((item & kRest) != 0) return ScanLarge(item & ~kRest);
-  heap::Span* s = SpanOf(item);
   Addr slice_end = AlignDown(item, heap::kSliceSize) + heap::kSliceSize;
+  if (uint32_t kind = LoadAcquire(heap::KindOf(heap::SliceOf(item))); UNDERGO_LIKELY(kind != 0)) {
+    size_t size = Min(size_t{heap::kClasses[kind - 1].size}, static_cast<size_t>(slice_end - item));
+    if (clean_ != nullptr && size >= kPagedObject) return ScanMedium(item, item + size);
+    return ScanObject(item, size);
+  }
+  heap::Span* s = SpanOf(item);
   // Later slices of a span have a header too: free, and else as its last owner left it.
   if (UNDERGO_UNLIKELY(LoadRelaxed(&s->magic) == 0 ||
                        LoadRelaxed(&s->state) == heap::SpanState::kFree)) {

@@ -53,7 +53,7 @@ class Marker {
   // A pointer on its way to its mark bit.
   struct Candidate {
     uint64_t* word;
-    uint64_t bit;
+    uint32_t bit;
     Addr base;
     uint32_t size;
   };
@@ -71,9 +71,8 @@ class Marker {
   void ScanWholePages(Addr object, Addr end, Addr from, Addr to);
   bool ScanPage(Addr page, bool before, bool after);
   void ScanWords(const uint64_t* words, size_t count);
-  void MarkSmall(heap::Span* s, uint32_t slot, Addr base);
+  void MarkSmall(uint32_t slice, uint32_t slot, Addr base, uint32_t size);
   void Visit(uint64_t word);
-  void Locate(uint64_t word);
   void TestAndMark(const Candidate& c);
   void FinishCandidates();
   void MarkSlow(Addr a);
@@ -83,9 +82,7 @@ class Marker {
   ScanTarget target_ = {};
   uint32_t upper_begin_ = 0;  // first slice of the upper region
   MarkCounts counts_ = {};
-  uint32_t words_head_ = 0, words_tail_ = 0;            // of words_
   uint32_t candidates_head_ = 0, candidates_tail_ = 0;  // of candidates_
-  uint64_t words_[kLookahead] = {};                     // wait for their span headers
   Candidate candidates_[kLookahead] = {};               // wait for their mark words
   uint64_t ring_[kAhead] = {};  // of Drain; not on the stacks of assists, which are roots
   uint32_t depth_ = 0;

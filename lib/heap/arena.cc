@@ -32,6 +32,7 @@ struct Layout {
   Table marks;
   Table fates;
   Table rare;
+  Table kinds;
 };
 
 constinit Layout layout;
@@ -48,11 +49,12 @@ size_t TableBytes(const Table& t, uint32_t slices) {
 size_t MetadataBytes(uint32_t slices) {
   return TableBytes(layout.spans, slices) + TableBytes(layout.back, slices) +
          TableBytes(layout.marks, slices) + TableBytes(layout.fates, slices) +
-         TableBytes(layout.rare, slices);
+         TableBytes(layout.rare, slices) + TableBytes(layout.kinds, slices);
 }
 
 void PlaceTables(Addr at, uint32_t slices) {
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare}) {
+  for (Table* t :
+       {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare, &layout.kinds}) {
     t->base = at;
     for (int r = 0; r < kRegions; ++r) {
       t->committed[r] = at + AlignDown(size_t{layout.begin[r]} * t->stride, kOsPageSize);
@@ -63,6 +65,7 @@ void PlaceTables(Addr at, uint32_t slices) {
   arena.marks = layout.marks.base;
   arena.fates = layout.fates.base;
   arena.rare = layout.rare.base;
+  arena.kinds = layout.kinds.base;
 }
 
 void SetRegions(uint32_t capacity, uint32_t lower_limit) {
@@ -117,7 +120,7 @@ bool CommitAll(int region, uint32_t from, uint32_t to) {
   // Tables first: an address inside the range always has a readable header.
   return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
          CommitTable(layout.marks, region, to) && CommitTable(layout.fates, region, to) &&
-         CommitTable(layout.rare, region, to) &&
+         CommitTable(layout.rare, region, to) && CommitTable(layout.kinds, region, to) &&
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
@@ -132,6 +135,7 @@ bool ArenaInitLocked() {
   layout.marks.stride = kMarkStride;
   layout.fates.stride = kFateStride;
   layout.rare.stride = kRareStride;
+  layout.kinds.stride = sizeof(uint8_t);
   if (!plat::AddressSpaceLimited()) {
     // ThreadSanitizer accepts mappings in the uppermost 1.5 TiB only.
     uint32_t most = &__tsan_init != nullptr ? kMaxSlices >> 3 : kMaxSlices;

@@ -37,6 +37,7 @@ struct ArenaRange {
   Addr marks = 0;   // plane kMarked of slice 0
   Addr fates = 0;   // the other two of slice 0
   Addr rare = 0;    // rare planes of slice 0
+  Addr kinds = 0;   // kind of slice 0
 };
 extern constinit ArenaRange arena;
 
@@ -51,6 +52,12 @@ inline uint32_t SliceOfSpan(const Span* s) {
   return static_cast<uint32_t>((reinterpret_cast<Addr>(s) - arena.spans) / kSpanStride);
 }
 inline Addr SpanAddr(const Span* s) { return SliceAddr(SliceOfSpan(s)); }
+
+// What the marker has to know of a slice to find an object in it, in one byte, so that looking does
+// not cost the span header's line: 1 + size class of a small span in use that has a magic number,
+// else 0, and the header tells. Atomic; written by GcNewSpan and GcForgetSpan. As with the span's
+// state, who reads it may be late: see gc/marker.cc.
+inline uint8_t* KindOf(uint32_t slice) { return reinterpret_cast<uint8_t*>(arena.kinds) + slice; }
 
 // The span in use that covers an address of the arena, or null. Safe for any address at any time;
 // what it returns may be freed by another thread meanwhile.

@@ -17,6 +17,7 @@ namespace undergo::heap {
 void StartQuarantine() {
   ForEachSpan([](Span* s) {
     s->magic = 0;
+    StoreRelaxed(KindOf(SliceOfSpan(s)), uint8_t{0});
     ClearAllQuarantined(s);
   });
 }

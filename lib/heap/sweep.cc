@@ -361,10 +361,13 @@ void GcNewSpan(Span* s) {
   if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
   if (QuarantineOn()) ClearAllQuarantined(s);
   __builtin_memset(MarkBits(s, Plane::kMarked), 0, s->words() * sizeof(uint64_t));
+  uint8_t kind = s->magic != 0 ? static_cast<uint8_t>(1 + s->cls) : uint8_t{0};
+  StoreRelease(KindOf(SliceOfSpan(s)), kind);  // pairs: Marker::Visit
 }
 
 void GcForgetSpan(Span* s) {
   if (!gc_heap.enabled) return;
+  StoreRelaxed(KindOf(SliceOfSpan(s)), uint8_t{0});
   if ((s->gc_flags & kHasCondemned) != 0) {
     const uint64_t* condemned = MarkBits(s, Plane::kCondemned);
     for (uint32_t w = 0; w < s->words(); ++w) {
