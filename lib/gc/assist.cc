@@ -13,7 +13,7 @@ namespace undergo::gc {
 
 namespace {
 
-constexpr uint64_t kStartWaitNs = 2'000'000;   // of a thread whose allocation requested a cycle
+constexpr uint64_t kStartWaitNs = 10'000'000;  // of a thread whose allocation requested a cycle
 constexpr uint64_t kFinishWaitNs = 5'000'000;  // of a thread that allocates at the end of a mark
 constexpr uint64_t kGoalWaitNs = 5'000'000;    // and for each 64 KiB when the heap is at its goal
 constexpr uint64_t kMaxGoalWaitNs = 500'000'000;
