@@ -23,7 +23,7 @@ import run as allocator_bench
 import runner
 import suite
 
-UNDERGO = "gc=on,sched=off"
+UNDERGO = "gc=on"
 
 
 @dataclass(frozen=True)
