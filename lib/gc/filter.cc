@@ -28,7 +28,6 @@
 #include "plat/copy.h"
 #include "plat/pagemap.h"
 #include "plat/syscall.h"
-#include "plat/thread.h"
 #include "plat/vm.h"
 
 namespace undergo::gc {
@@ -237,9 +236,9 @@ void TryPipes() {
 }
 
 void TryPlacement() {
-  long self = plat::Syscall(__NR_gettid);
-  int cpu = -1;
-  plat::KeepOffOwnCpu(&self, 1, &cpu);
+  plat::Syscall(__NR_getcpu, nullptr, nullptr, nullptr);
+  plat::Syscall(__NR_sched_getaffinity, 0, 0, nullptr);
+  plat::Syscall(__NR_sched_setaffinity, 0, 0, nullptr);
 }
 
 void TryUffd() {

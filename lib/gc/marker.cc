@@ -149,7 +149,7 @@ UNDERGO_INLINE void Marker::Visit(uint64_t word) {
       (slice < upper_begin_ || slice >= heap::mheap.end(heap::Region::kUpper))) {
     return heap::blacklist.Add(slice);
   }
-  uint32_t kind = LoadAcquire(heap::KindOf(slice));  // pairs: NewSpan
+  uint32_t kind = LoadAcquire(heap::KindOf(slice));  // pairs: GcNewSpan
   if (UNDERGO_UNLIKELY(kind == 0)) return MarkSlow(word);
   const heap::SizeClass& k = heap::kClasses[kind - 1];
   uint32_t in_slice = static_cast<uint32_t>(offset & (heap::kSliceSize - 1));
@@ -315,7 +315,8 @@ void Marker::ScanMedium(Addr object, Addr end) {
 void Marker::ScanItem(uint64_t item) {
   if ((item & kRest) != 0) return ScanLarge(item & ~kRest);
   Addr slice_end = AlignDown(item, heap::kSliceSize) + heap::kSliceSize;
-  if (uint32_t kind = LoadAcquire(heap::KindOf(heap::SliceOf(item))); UNDERGO_LIKELY(kind != 0)) {
+  uint32_t kind = LoadAcquire(heap::KindOf(heap::SliceOf(item)));  // pairs: GcNewSpan
+  if (UNDERGO_LIKELY(kind != 0)) {
     size_t size = Min(size_t{heap::kClasses[kind - 1].size}, static_cast<size_t>(slice_end - item));
     if (clean_ != nullptr && size >= kPagedObject) return ScanMedium(item, item + size);
     return ScanObject(item, size);

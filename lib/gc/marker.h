@@ -53,7 +53,7 @@ class Marker {
   // A pointer on its way to its mark bit.
   struct Candidate {
     uint64_t* word;
-    uint32_t bit;
+    uint32_t bit;  // its place in the word
     Addr base;
     uint32_t size;
   };
