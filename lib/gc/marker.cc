@@ -4,9 +4,9 @@
 // Marks lie out of line, in the plane kMarked by slot number, so marking writes to no object: no
 // page of the heap becomes dirty, none is copied after a fork. A word is looked up by arithmetic:
 // slice, size class of the slice, slot by one multiplication. The class stands in a table of one
-// byte for each slice (heap::KindOf), which stays in the cache where span headers do not. Free slots
-// were marked when the phase began (heap::ResetMarks), so one bit test tells both "seen already"
-// and "no object".
+// byte for each slice (heap::KindOf), which stays in the cache where span headers do not. Free
+// slots were marked when the phase began (heap::ResetMarks), so one bit test tells both "seen
+// already" and "no object".
 //
 // What costs time is waiting for memory. Objects taken from the stack pass through a short ring:
 // their first lines are requested on entry and scanned some objects later. The same goes for the
