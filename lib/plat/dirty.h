@@ -6,7 +6,6 @@
 
 namespace undergo::plat {
 
-struct PageScan;
 using RangeVisitor = void (*)(void* context, Addr from, Addr to);
 
 // Tracking by userfaultfd write-protection in asynchronous mode and PAGEMAP_SCAN (Linux 6.7). All
@@ -68,7 +67,6 @@ class DirtyTracker {
   bool Fail(const char* reason);
   bool Register(Addr from, size_t size);
   bool Protect(Addr from, size_t size, RangeVisitor f, void* context);
-  long ScanWritten(Addr from, Addr to, const PageScan& what, RangeVisitor f, void* context);
   bool OpenUserfaultfd();
   bool OpenPagemap();
   bool DescriptorsAreOurs();

@@ -27,7 +27,10 @@
 //
 // Rejected: synchronous write-protection (a thread of ours would have to serve faults, and system
 // calls that write fail with EFAULT under USER_MODE_ONLY), soft-dirty bits (no atomic read and
-// clear, not in all kernels), mprotect (EFAULT in system calls, mappings split without end).
+// clear, not in all kernels), mprotect (EFAULT in system calls, mappings split without end), and a
+// first look for "written" alone, which the kernel answers three times as fast where all pages
+// exist. It reports those that do not, too, so where they are many, as between 10,000 stacks, both
+// looks together took twice the time of the one.
 #include "plat/dirty.h"
 
 #include <errno.h>
@@ -38,7 +41,6 @@
 #include <sys/stat.h>
 
 #include "base/atomic.h"
-#include "base/bits.h"
 #include "plat/linux/page_scan.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
@@ -52,9 +54,6 @@ constexpr uint64_t kWpUnpopulated = 1ull << 13;  // UFFD_FEATURE_WP_UNPOPULATED,
 constexpr uint64_t kWpAsync = 1ull << 15;        // UFFD_FEATURE_WP_ASYNC, Linux 6.7
 constexpr size_t kDisarmBytes = 32 * kMiB;       // see kProtectBytes: 50 ns a page
 constexpr PageScan kWrittenPages = {0, 0, kPageWritten, kPagePresent | kPageSwapped};
-// Also entries without a page. In exactly this form the kernel asks for nothing but the bit: 1 ns a
-// page instead of 3.
-constexpr PageScan kMaybeWritten = {0, 0, kPageWritten, 0, kPageWritten};
 constexpr PageScan kProtectWritten = {kScanProtect, 0, kPageWritten, kPagePresent | kPageSwapped};
 constexpr PageScan kWrittenUntracked = {0, kPageWpAllowed, kPageWritten | kPageWpAllowed,
                                         kPagePresent | kPageSwapped};
@@ -205,44 +204,16 @@ bool DirtyTracker::Protect(Addr from, size_t size, RangeVisitor f, void* context
   return Fail(r == -EPERM ? "memory was mapped anew" : "PAGEMAP_SCAN failed");
 }
 
-// Most of a heap is not written between two looks. So the first look is a quick one, and the
-// second is at the parts, of 2 MiB, in which it saw something.
-long DirtyTracker::ScanWritten(Addr from, Addr to, const PageScan& what, RangeVisitor f,
-                               void* context) {
-  constexpr size_t kPart = kHugePageSize;
-  if (to - from < kPart) return ScanPages(pagemap_, from, to, what, f, context);
-  struct Seen {
-    Addr base;
-    uint64_t parts;
-  };
-  auto note = [](void* p, Addr a, Addr b) {
-    auto* seen = static_cast<Seen*>(p);
-    for (; a < b; a = AlignDown(a, kPart) + kPart)
-      seen->parts |= 1ull << ((a - seen->base) / kPart);
-  };
-  while (from < to) {
-    Seen seen = {AlignDown(from, kPart), 0};
-    Addr end = Min(to, seen.base + 64 * kPart);
-    long r = ScanPages(pagemap_, from, end, kMaybeWritten, note, &seen);
-    while (r == 0 && seen.parts != 0) {
-      uint32_t first = LowestBit(seen.parts);
-      uint64_t rest = ~(seen.parts >> first);
-      uint32_t count = rest != 0 ? LowestBit(rest) : 64;
-      Addr a = seen.base + first * kPart, b = a + count * kPart;
-      r = ScanPages(pagemap_, Max(a, from), Min(b, end), what, f, context);
-      seen.parts &= ~(LowMask(count) << first);
-    }
-    if (r != 0) return r;
-    from = end;
-  }
-  return 0;
-}
-
 bool DirtyTracker::Collect(Addr from, size_t size, bool rearm, RangeVisitor f, void* context) {
   if (!DescriptorsAreOurs()) return false;
-  long r = ScanWritten(from, from + size, rearm ? kProtectWritten : kWrittenPages, f, context);
-  // Protecting skips what is not tracked, so that is another look.
-  if (r == 0 && rearm) r = ScanPages(pagemap_, from, from + size, kWrittenUntracked, f, context);
+  long r;
+  if (rearm) {
+    // Skips what is not tracked, so that is a second look.
+    r = ScanPages(pagemap_, from, from + size, kProtectWritten, f, context);
+    if (r == 0) r = ScanPages(pagemap_, from, from + size, kWrittenUntracked, f, context);
+  } else {
+    r = ScanPages(pagemap_, from, from + size, kWrittenPages, f, context);
+  }
   return r == 0 || Fail("PAGEMAP_SCAN failed");
 }
 
