@@ -108,8 +108,7 @@ UNDERGO_INLINE void Marker::TestAndMark(const Candidate& c) {
 }
 
 UNDERGO_INLINE void Marker::MarkSmall(uint32_t slice, uint32_t slot, Addr base, uint32_t size) {
-  auto* word =
-      reinterpret_cast<uint64_t*>(heap::arena.marks + slice * heap::kMarkStride) + slot / 64;
+  uint64_t* word = heap::MarkedBits(slice) + slot / 64;
   __builtin_prefetch(word);
   Candidate old = candidates_[candidates_head_ % kLookahead];
   bool full = candidates_head_ - candidates_tail_ == kLookahead;

@@ -117,6 +117,12 @@ SCAN_AVX2 UNDERGO_INLINE __m256i Load4(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
+// One or two words in a load that touches nothing else; the other lanes are zero.
+SCAN_AVX2 UNDERGO_INLINE __m256i LoadUpTo2(const uint64_t* words, size_t n) {
+  auto* pair = reinterpret_cast<const __m128i*>(words);
+  return _mm256_zextsi128_si256(n == 2 ? _mm_loadu_si128(pair) : _mm_loadl_epi64(pair));
+}
+
 SCAN_AVX2 UNDERGO_INLINE __m256i LaneMask(size_t n) { return Load4(kLanes + 4 - n); }
 
 SCAN_AVX2 UNDERGO_INLINE __m256i InRange4(__m256i v, const Avx2Target& t) {
@@ -175,13 +181,9 @@ SCAN_AVX2 size_t ScanAvx2(const uint64_t* words, size_t count, const ScanTarget&
     __m256i unaligned = Load4(reinterpret_cast<const char*>(words) + 4);
     o = Scan4<false>(Load4(words), unaligned, all, all, t, o);
   }
-  __m256i lanes = LaneMask(count), fewer = LaneMask(count - 1), tail;
-  if (count > 2) {
-    tail = _mm256_maskload_epi64(reinterpret_cast<const long long*>(words), lanes);
-  } else {
-    auto* pair = reinterpret_cast<const __m128i*>(words);
-    tail = _mm256_zextsi128_si256(count == 2 ? _mm_loadu_si128(pair) : _mm_loadl_epi64(pair));
-  }
+  __m256i lanes = LaneMask(count), fewer = LaneMask(count - 1);
+  __m256i tail = count > 2 ? _mm256_maskload_epi64(reinterpret_cast<const long long*>(words), lanes)
+                           : LoadUpTo2(words, count);
   const __m256i next_half = _mm256_set_epi32(7, 7, 6, 5, 4, 3, 2, 1);
   o = Scan4<true>(tail, _mm256_permutevar8x32_epi32(tail, next_half), lanes, fewer, t, o);
   return static_cast<size_t>(o - out);
@@ -231,11 +233,9 @@ SCAN_AVX512 UNDERGO_INLINE __mmask8 Lanes8(size_t n) {
   return static_cast<__mmask8>(_bzhi_u32(0xff, static_cast<uint32_t>(n)));
 }
 
-// n words in loads that touch nothing else; the other lanes are zero.
+// As LoadUpTo2.
 SCAN_AVX512 UNDERGO_INLINE __m256i LoadUpTo4(const uint64_t* words, size_t n) {
-  if (n > 2) return _mm256_maskz_loadu_epi64(Lanes8(n), words);
-  auto* pair = reinterpret_cast<const __m128i*>(words);
-  return _mm256_zextsi128_si256(n == 2 ? _mm_loadu_si128(pair) : _mm_loadl_epi64(pair));
+  return n > 2 ? _mm256_maskz_loadu_epi64(Lanes8(n), words) : LoadUpTo2(words, n);
 }
 SCAN_AVX512 UNDERGO_INLINE __m512i LoadUpTo8(const uint64_t* words, size_t n) {
   if (n == 8) return _mm512_loadu_si512(words);

@@ -88,12 +88,15 @@ void ArenaDiscardMarks(uint32_t at, uint32_t count);
 // then on only the lower region grows. Mheap lock held.
 void ArenaReleaseReservationLocked();
 
+// Plane kMarked of the span that begins with a slice, without its header.
+inline uint64_t* MarkedBits(size_t slice) {
+  return reinterpret_cast<uint64_t*>(arena.marks + slice * kMarkStride);
+}
+
 // Bits of a span, by slot, in one of the planes. No memory until they are written.
 inline uint64_t* MarkBits(const Span* s, Plane plane) {
   size_t slice = SliceOfSpan(s);
-  if (plane == Plane::kMarked) {
-    return reinterpret_cast<uint64_t*>(arena.marks + slice * kMarkStride);
-  }
+  if (plane == Plane::kMarked) return MarkedBits(slice);
   return reinterpret_cast<uint64_t*>(arena.fates + slice * kFateStride) +
          (static_cast<uint32_t>(plane) - 1) * kMaxWords;
 }

@@ -47,7 +47,7 @@ uint32_t PageIndex(Addr a) { return static_cast<uint32_t>((a % kSliceSize) / kOs
 uint32_t StateOf(Addr a) {
   return (LoadAcquire(&states[SliceOf(a)]) >> PageIndex(a)) & kAnyState;  // pairs: Step
 }
-// A step from one state to another. False: the page is in neither of the two, or has made the step.
+// One step of a page's state. False: it was in another one than `from`.
 bool Step(Addr a, PageState from, PageState to) {
   uint32_t* word = &states[SliceOf(a)];
   uint32_t old = LoadAcquire(word), shift = PageIndex(a);  // pairs: the exchange below
@@ -87,6 +87,7 @@ bool Guard(Addr from, Addr to) {
   return false;
 }
 
+// Guarded pages become exposed ones; on return all of these have their rights.
 void Expose(Addr from, Addr to) {
   if (states == nullptr) return;
   from = AlignDown(from, kOsPageSize);
@@ -101,10 +102,9 @@ void Expose(Addr from, Addr to) {
   FetchAddRelaxed(&guard_runs, -runs);
 }
 
-// Exposed pages become open ones.
+// Exposed pages, which must have their rights, become open ones.
 void Open(Addr from, Addr to) {
   if (states == nullptr) return;
-  GiveRights(from, to);
   for (Addr a = from; a < to; a += kOsPageSize) Step(a, kExposed, kOpen);
 }
 
@@ -245,7 +245,9 @@ void PoisonSpan(Span* s) {
   s->gc_flags = dead != 0 ? s->gc_flags | kHasCondemned : s->gc_flags & ~kHasCondemned;
   GuardDeadPages(s);
   FillDead(s, fresh);
-  Open(SpanAddr(s), SpanAddr(s) + (size_t{s->slices} << kSliceShift));
+  Addr end = SpanAddr(s) + (size_t{s->slices} << kSliceShift);
+  if (states != nullptr) GiveRights(SpanAddr(s), end);
+  Open(SpanAddr(s), end);
 }
 
 void PoisonLarge(Span* s) {

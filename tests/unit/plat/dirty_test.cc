@@ -253,8 +253,8 @@ Test(dirty, more_runs_than_one_call_returns) {
   cr_expect(Collect(p, true, kMany * kPage).empty());
 }
 
-// Longer than what one quick look covers, not aligned to anything, and mostly without pages: those
-// that never existed or are gone count as little as those that were not written.
+// Long, not aligned to anything, and mostly without pages: those that never existed or are gone
+// count as little as those that were not written.
 Test(dirty, long_and_sparse) {
   OpenOrSkip();
   constexpr size_t kLong = 300 * kMiB + 5 * kPage, kStep = 3 * kMiB / 2 + kPage;
@@ -274,7 +274,7 @@ Test(dirty, long_and_sparse) {
   cr_expect(Collect(p + kPage, false, kLong - kPage).size() == wanted.size() - 1);
   cr_expect(Collect(p, true, kLong) == wanted);
   cr_expect(Collect(p, true, kLong).empty());
-  // All 64 parts of a look.
+  // A page in each huge page's worth of addresses, and in both halves of it.
   for (size_t at = 0; at < kLong; at += kMiB) p[at] = 3;
   cr_expect(Collect(p, true, kLong).size() == 301);
 }
