@@ -89,7 +89,7 @@ add_summary() { # LABEL FILE STATUS
   local summary='s/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p'
   if read -r p f s < <(tail -n 1 "$2" | sed -n "$summary") && [ -n "$s" ]; then
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    [ "$f" -gt 0 ] && failures+=("$1: $f failed")
+    [ "$f" -gt 0 ] && failures+=("$1: $f failed" "$(grep -a -A 4 '^FAIL' "$2" | head -n 20)")
     [ "$f" -eq 0 ] && [ "$3" -ne 0 ] && verdict FAIL "$1" "exit status $3 without a failure counted"
   else
     verdict FAIL "$1" "no summary, exit status $3"
@@ -206,7 +206,9 @@ run_one() { # SOURCE PROGRAM SO KIND RUNLINE
   else
     verdict FAIL "$label" "$why"
     [ "$why" = "output differs" ] && sed 's/^/     | /' "$scratch/diff" | head -n 20
-    sed 's/^/     | /' "$err" | tail -n 12
+    sed 's/^/     | /' "$err" | tail -n 12 >"$scratch/said"
+    cat "$scratch/said"
+    failures+=("$(cat "$scratch/said")")
   fi
 }
 

@@ -94,7 +94,7 @@ static void* AcceptsAll(void* arg) {
     if (fd < 0) return arg;
     char c;
     struct pollfd p = {fd, POLLIN, 0};
-    if (poll(&p, 1, 100) == 1 && recv(fd, &c, 1, 0) == 1) CHECK_EQ(send(fd, "b", 1, 0), 1);
+    if (poll(&p, 1, kForeverMs) == 1 && recv(fd, &c, 1, 0) == 1) CHECK_EQ(send(fd, "b", 1, 0), 1);
     close(fd);
   }
 }
@@ -120,13 +120,14 @@ static void Connects(const char* name) {
   EVENTUALLY(entered == kCallers);
   FewKernelThreads();
   CHECK_EQ(done, 0);
+  close(fillers[0]), close(fillers[1]);  // they say nothing
   CHECK_EQ(listen(listener, 100), 0);
   a = Start(AcceptsAll, NULL);
   for (int k = 0; k < kCallers; k++) Join(t[k]);
   Join(i);
   shutdown(listener, SHUT_RDWR);
   Join(a);
-  close(listener), close(fillers[0]), close(fillers[1]);
+  close(listener);
 }
 
 // Each thread waits for a child of its own, in one of several ways.
@@ -205,7 +206,7 @@ static void Children(const char* name) {
   Moment();
   CHECK_EQ(pthread_cancel(t[0]), 0);
   CHECK(Join(t[0]) == PTHREAD_CANCELED);
-  CHECK_EQ(CountIn("/proc/self/fd"), before);
+  EVENTUALLY(CountIn("/proc/self/fd") == before);  // the library opens files for a moment
   close(gate[1]);
   int status;
   CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 3);
@@ -413,7 +414,7 @@ static void Numbers(const char* name) {
   struct timespec time = {60, 0};
   CHECK_EQ(syscall(SYS_write, ends[1], "r", 1), 1);
   CHECK_EQ(syscall(SYS_ppoll, &p, 1, &time, NULL, 8), 1);
-  CHECK(time.tv_sec == 59);
+  CHECK(time.tv_sec >= 50 && time.tv_sec < 60);
   fd_set s;
   FD_ZERO(&s);
   FD_SET(ends[0], &s);
@@ -423,7 +424,7 @@ static void Numbers(const char* name) {
   } mask = {NULL, 8};
   time.tv_sec = 60, time.tv_nsec = 0;
   CHECK_EQ(syscall(SYS_pselect6, ends[0] + 1, &s, NULL, NULL, &time, &mask), 1);
-  CHECK(FD_ISSET(ends[0], &s) && time.tv_sec == 59);
+  CHECK(FD_ISSET(ends[0], &s) && time.tv_sec >= 50 && time.tv_sec < 60);
   CHECK(syscall(SYS_close, ends[0]) == 0 && syscall(SYS_close, ends[1]) == 0);
   for (int i = 0; i < 6; i++) t[i] = Start(i % 2 ? RawMask : NoMask, NULL);
   for (int i = 0; i < 6; i++) Join(t[i]);
