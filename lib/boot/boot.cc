@@ -111,6 +111,7 @@ void StartCollector(int procs) {
   config.percent = options.gogc_percent;
   config.memory_limit = options.gomemlimit_bytes;
   config.procs = procs;
+  config.memory = MemoryOfProcess;
   config.mode = ModeOf(options.gc);
   config.trace = options.godebug.gctrace > 0;
   config.pacer_trace = options.godebug.gcpacertrace > 0;

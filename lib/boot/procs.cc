@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads the affinity mask and the cgroup files by raw system calls, with buffers on the stack only.
+// Reads the affinity mask, the cgroup files and the machine's memory by raw system calls, with buffers on the stack only.
 
 #include "boot/procs.h"
 
 #include <fcntl.h>
+#include <sys/sysinfo.h>
 
 #include "plat/syscall.h"
 
@@ -280,6 +281,28 @@ bool ReadCpuQuota(const CgroupFiles& files, CpuQuota* out) {
     period = quota + 1;
   }
   return ParseNumber(&period, &out->period_us) && out->quota_us >= 0 && out->period_us > 0;
+}
+
+bool ReadMemoryLimit(const CgroupFiles& files, MemoryLimit* out) {
+  CgroupDir dir;
+  char text[64];
+  if (!FindCgroup(files, "memory", &dir)) return false;
+  const char* name = dir.version == 1 ? "memory.limit_in_bytes" : "memory.max";
+  if (!ReadIn(dir, name, text, sizeof(text))) return false;
+  const char* p = text;
+  int64_t bytes = 0;
+  if (!ParseNumber(&p, &bytes) || bytes < 0) return false;  // "max"
+  *out = {static_cast<uint64_t>(bytes), dir.version};
+  // Version 1 shows "no limit" as the largest number of whole pages.
+  return out->bytes < uint64_t{1} << 62;
+}
+
+uint64_t MemoryOfProcess() {
+  struct sysinfo info;
+  if (plat::IsError(plat::Syscall(__NR_sysinfo, &info))) return 0;
+  const uint64_t all = uint64_t{info.totalram} * info.mem_unit;
+  MemoryLimit limit;
+  return ReadMemoryLimit({}, &limit) && limit.bytes < all ? limit.bytes : all;
 }
 
 int AffinityCpus() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many threads may run at one time when GOMAXPROCS does not say: Go 1.25's rule, which looks at
-// the affinity mask and at the CPU quota of the process's own cgroup.
+// What the process may use. How many threads may run at one time when GOMAXPROCS does not say: Go
+// 1.25's rule, which looks at the affinity mask and at the CPU quota of the process's own cgroup. And
+// how much memory there is.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,17 @@ long ReadSmallFile(const char* path, char* buffer, size_t size);
 // False if the group has no CPU limit, or none that can be read. Limits of parent groups are not
 // consulted, nor are shares and weights.
 bool ReadCpuQuota(const CgroupFiles& files, CpuQuota* out);
+
+struct MemoryLimit {
+  uint64_t bytes;
+  int version;  // of the cgroup hierarchy
+};
+
+// The same for memory.
+bool ReadMemoryLimit(const CgroupFiles& files, MemoryLimit* out);
+
+// Bytes of memory of this machine, or of the group, if that has less. 0 if it cannot be told.
+uint64_t MemoryOfProcess();
 
 // The number of CPUs in the affinity mask of the calling thread, at least 1.
 int AffinityCpus();

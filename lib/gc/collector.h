@@ -14,6 +14,8 @@ struct Config {
   int32_t percent = 100;  // GOGC; negative is off
   int64_t memory_limit = INT64_MAX;
   int procs = 1;  // GOMAXPROCS
+  // Bytes of memory that the process may use, 0 if nobody knows. The coordinator asks, at most once.
+  uint64_t (*memory)() = nullptr;
   heap::ReclaimMode mode = heap::ReclaimMode::kReclaim;
   bool trace = false;  // GODEBUG=gctrace=1
   bool pacer_trace = false;

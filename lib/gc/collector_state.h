@@ -54,6 +54,7 @@ struct Collector {
   uint64_t gc_cpu_ns = 0;
   uint64_t process_start_ns = 0;
   uint64_t last_gc_ns = 0;  // end of the last cycle
+  uint64_t spare = 0;       // coordinator; bytes that cycles may be put off for, 0 at first
   uint32_t failures = 0;    // of cycles, without a success in between
   uint64_t retry_ns = 0;  // coordinator; when the cycle that was given up is due again, 0: none is
   Facility told = Facility::kWriteProtect;  // what the trace says that is used

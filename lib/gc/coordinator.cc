@@ -28,7 +28,8 @@ constexpr uint64_t kRetryNs = 1'000'000'000;     // after a cycle that was given
 constexpr uint32_t kMaxRetryShift = 6;
 constexpr uint64_t kSweepStopNs = 10'000'000;  // gcstoptheworld=2: for the answers
 constexpr uint32_t kSitesPerCycle = 5;         // in leak reports
-constexpr uint64_t kFreedPart = 8;  // of the way to the trigger, to be free again without a cycle
+constexpr uint64_t kSparePart = 16;  // of the memory, for cycles that are put off
+constexpr uint64_t kFreedPart = 8;   // of the way to the trigger, to be free again without a cycle
 
 using heap::LiveBytes;
 
@@ -166,6 +167,9 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   end.assist_ns = static_cast<int64_t>(collector.assist_ns);
   end.wait_ns = static_cast<int64_t>(collector.assist_wait_ns);
   end.idle_ns = IdleMarkNs(now);
+  uint64_t cpu =
+      plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - collector.start_cpu + collector.assist_ns + t.copy_ns;
+  end.cpu_ns = static_cast<int64_t>(cpu);
   end.procs = collector.config.procs;
   PacerEndTrace pt;
   pt.expected_work = collector.pacer.ExpectedWork();
@@ -180,8 +184,7 @@ void EndCycle(uint64_t live_at_start, uint64_t goal) {
   collector.stats.pause_total_ns += pause;
   collector.stats.max_pause_ns = Max(collector.stats.max_pause_ns, Max(t.stop1_ns, t.stop2_ns));
   collector.stats.marked = marked;
-  collector.gc_cpu_ns +=
-      plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - collector.start_cpu + collector.assist_ns + t.copy_ns;
+  collector.gc_cpu_ns += cpu;
   uint64_t possible =
       (now - collector.process_start_ns) * static_cast<uint64_t>(collector.config.procs);
   collector.stats.cpu_fraction =
@@ -281,13 +284,30 @@ void RunCycle(uint32_t why) {
 // The heap has come to its trigger, and turns out to be smaller: what the program freed since the
 // last cycle counts until somebody looks. Looking costs a hundredth of a cycle. So that it is not
 // done again and again, a good part of the way to the trigger must be free.
-bool FreesMadeRoom(uint32_t why) {
-  if (why != kHeap || collector.config.stress || LoadRelaxed(&heap::gc_heap.unswept)) return false;
-  if (collector.pacer.GoalIsLimit(Sizes())) return false;
+bool FreesMadeRoom() {
   heap::ForEachSpan([](heap::Span* s) { heap::UncountFreed(s); });
   uint64_t trigger = LoadRelaxed(&collector.trigger), marked = collector.pacer.heap_marked();
   uint64_t room = trigger > marked ? trigger - marked : 0;
   return LiveBytes() + room / kFreedPart <= trigger;
+}
+
+bool IsPutOff() {
+  if (!collector.pacer.MayPutOff()) return false;
+  if (collector.spare == 0) collector.spare = collector.config.memory() / kSparePart;
+  uint64_t since = plat::NowNs() - collector.last_gc_ns;
+  if (!collector.pacer.PutOff(LiveBytes(), static_cast<int64_t>(since), collector.spare)) {
+    return false;
+  }
+  UpdateTrigger();
+  SetScavengerGoals();
+  return true;
+}
+
+// Nothing but the size of the heap asks for a cycle, and the pacer can do without.
+bool CanWait(uint32_t why) {
+  if (why != kHeap || collector.config.stress || LoadRelaxed(&heap::gc_heap.unswept)) return false;
+  if (collector.pacer.GoalIsLimit(Sizes())) return false;
+  return FreesMadeRoom() || IsPutOff();
 }
 
 // A cycle that was given up is done later, also if the program does not ask again.
@@ -328,7 +348,7 @@ void CoordinatorMain(void*) {
       bool on = LoadRelaxed(&collector.on) != 0;
       if (on && why == kWakeUp) {
         collector.cycle.YieldUserfaultfd();
-      } else if (on && FreesMadeRoom(why)) {
+      } else if (on && CanWait(why)) {
         OnBlack();  // who waits for the beginning of a cycle goes on
       } else if (on) {
         RunCycle(why);

@@ -25,7 +25,10 @@
 // as is live, or a quarter of it in large heaps, whose owners watch memory more than marking. What
 // grows there is the program's data, which takes its memory anyway, or leaks that began since; for
 // these the bound is 3 (2.25) times what is live and 16 MiB, instead of twice, once: the first
-// cycle that finds garbage ends it.
+// cycle that finds garbage ends it. Only after a second such cycle, and only while the heap grows so
+// fast that the next one would cost more than a fiftieth of the time since the last, the bound is
+// twice what is live and 272 MiB, less where memory is scarce. A leak is slower than a program that
+// reads its data; and where it is not, small heaps take then what large heaps may take anyway.
 //
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.
@@ -59,6 +62,10 @@ constexpr uint64_t kQuietRoom = 16 * kMiB;   // and the live heap, up to
 constexpr uint64_t kQuietCopy = 256 * kMiB;  // or, if that is more,
 constexpr uint64_t kQuietRoomPart = 4;       // of it
 constexpr int32_t kQuietPercent = 100;       // below it, or with a limit, memory is to be spared
+// After so many of them in a row, one that would cost more than this part of the time since the last
+// is put off.
+constexpr uint32_t kQuietCycles = 2;
+constexpr double kQuietTimePart = 50;
 
 uint64_t AddOrMax(uint64_t a, uint64_t b) {
   uint64_t sum;
@@ -100,26 +107,53 @@ void Pacer::SetMemoryLimit(int64_t bytes) {
 }
 
 void Pacer::NoteGarbage(uint64_t bytes) {
-  quiet_ = bytes <= AddOrMax(heap_marked_, bytes) / kQuietPart;
+  bool quiet = bytes <= AddOrMax(heap_marked_, bytes) / kQuietPart;
+  quiet_cycles_ = quiet ? quiet_cycles_ + 1 : 0;
+}
+
+bool Pacer::GrowsFurther(uint32_t cycles) const {
+  return quiet_cycles_ >= cycles && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit;
+}
+
+uint64_t Pacer::GogcGoal() const {
+  uint64_t base = heap_marked_ + last_stack_scan_ + globals_;
+  return Max(AddOrMax(heap_marked_, PercentOf(base, percent_)), PercentOf(kMinimumHeap, percent_));
+}
+
+double Pacer::GrowthTo(uint64_t heap) const {
+  return static_cast<double>(heap) / static_cast<double>(Max(heap_marked_, kMiB));
 }
 
 void Pacer::Commit(uint64_t heap_live, bool sweep_done) {
   StoreRelaxed(&sweep_min_trigger_, sweep_done ? 0 : AddOrMax(heap_live, kMinSweepDistance));
-  uint64_t goal = kNoGoal;
-  expected_heap_ = last_heap_scan_;
-  if (percent_ >= 0) {
-    goal = AddOrMax(heap_marked_, PercentOf(heap_marked_ + last_stack_scan_ + globals_, percent_));
-    uint64_t minimum = PercentOf(kMinimumHeap, percent_);
-    if (goal < minimum) goal = minimum;
-    if (quiet_ && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit) {
-      uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(heap_marked_, kQuietCopy));
-      goal = AddOrMax(goal, room + kQuietRoom);
-      // Nothing of it will be garbage.
-      double growth = static_cast<double>(goal) / static_cast<double>(Max(heap_marked_, kMiB));
-      expected_heap_ =
-          static_cast<uint64_t>(ToSigned(static_cast<double>(last_heap_scan_) * growth));
-    }
-  }
+  if (percent_ < 0) return SetGoal(kNoGoal, last_heap_scan_);
+  uint64_t goal = GogcGoal();
+  if (!GrowsFurther(1)) return SetGoal(goal, last_heap_scan_);
+  uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(heap_marked_, kQuietCopy));
+  SetQuietGoal(AddOrMax(goal, room + kQuietRoom));
+}
+
+bool Pacer::MayPutOff() const { return GrowsFurther(kQuietCycles); }
+
+bool Pacer::PutOff(uint64_t heap_live, int64_t since_last, uint64_t spare) {
+  if (!MayPutOff()) return false;
+  double cost = static_cast<double>(last_cpu_ns_) * GrowthTo(heap_live);
+  if (static_cast<double>(since_last) >= cost * kQuietTimePart) return false;
+  uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(spare, kQuietCopy)) + kQuietRoom;
+  uint64_t furthest = AddOrMax(GogcGoal(), room);
+  if (percent_goal_ >= furthest) return false;
+  SetQuietGoal(Min(furthest, AddOrMax(Max(percent_goal_, heap_live), kQuietRoom)));
+  return true;
+}
+
+// Nothing of what comes until then will be garbage.
+void Pacer::SetQuietGoal(uint64_t goal) {
+  double expected = static_cast<double>(last_heap_scan_) * GrowthTo(goal);
+  SetGoal(goal, static_cast<uint64_t>(ToSigned(expected)));
+}
+
+void Pacer::SetGoal(uint64_t goal, uint64_t expected_heap) {
+  expected_heap_ = expected_heap;
   StoreRelaxed(&percent_goal_, goal);
   double mutators_share = (1 - kBackgroundUtilization) / kBackgroundUtilization;
   double runway = cons_mark_ * mutators_share * static_cast<double>(ExpectedWork());
@@ -273,6 +307,7 @@ bool Pacer::EndCycle(const CycleEnd& end, const MemorySizes& sizes) {
   // Go knows its globals from the start. Here they are the stacks of parked threads, too, and come
   // and go: those before this cycle say too little while threads are made.
   globals_ = end.globals;
+  last_cpu_ns_ = end.cpu_ns;
   StoreRelaxed(&heap_marked_, end.marked);
   StoreRelaxed(&triggered_, kNoGoal);
   return measured;

@@ -59,6 +59,7 @@ struct CycleEnd {
   int64_t assist_ns = 0;
   int64_t wait_ns = 0;  // of assists without a CPU
   int64_t idle_ns = 0;  // idle workers
+  int64_t cpu_ns = 0;   // of all who worked for the cycle
   int procs = 1;
 };
 
@@ -73,8 +74,8 @@ struct HeapTarget {
   uint64_t goal;
 };
 
-// A cycle is StartCycle, Revise as sizes move, EndCycle, Commit. These and the setters are for one
-// thread at a time, with no cycle in between; Revise only needs that the cycle's thread is not in
+// A cycle is StartCycle, Revise as sizes move, EndCycle, Commit. These, PutOff and the setters are for
+// one thread at a time, with no cycle in between; Revise only needs that the cycle's thread is not in
 // the middle of one of them. Everything const may be called by any thread at any time: it sees each
 // value old or new.
 class Pacer {
@@ -96,6 +97,11 @@ class Pacer {
   // New goals from the live heap and the settings. A sweep that still runs keeps the next trigger
   // away from `heap_live`.
   void Commit(uint64_t heap_live, bool sweep_done);
+
+  // The live heap has come to the trigger, `since_last` ns after the end of the last cycle. True if
+  // the cycle is put off: the goal lies further away then, all in all by `spare` bytes at the most.
+  bool PutOff(uint64_t heap_live, int64_t since_last, uint64_t spare);
+  bool MayPutOff() const;  // else PutOff will say no
 
   // Start a cycle when the live heap reaches the trigger; it should end by the goal.
   HeapTarget Target(const MemorySizes& sizes) const;
@@ -121,7 +127,7 @@ class Pacer {
   int64_t memory_limit() const;
   uint64_t heap_marked() const;
   uint64_t last_goal() const { return last_goal_; }  // of the last cycle, 0 before the first one
-  bool quiet() const { return quiet_; }              // the last cycle found next to no garbage
+  bool quiet() const { return quiet_cycles_ != 0; }  // the last cycle found next to no garbage
   uint64_t triggered() const;                        // kNoGoal outside of cycles
   uint64_t ExpectedWork() const;
   double cons_mark() const { return cons_mark_; }
@@ -135,6 +141,11 @@ class Pacer {
   GoalAndFloor FindGoal(const MemorySizes& sizes) const;
   uint64_t MemoryLimitGoal(const MemorySizes& sizes) const;
   void PlanWorkers(const CycleStart& start);
+  bool GrowsFurther(uint32_t cycles) const;  // after so many that found next to no garbage
+  uint64_t GogcGoal() const;
+  double GrowthTo(uint64_t heap) const;  // times what was live
+  void SetGoal(uint64_t goal, uint64_t expected_heap);
+  void SetQuietGoal(uint64_t goal);
 
   // Settings; any thread reads.
   int32_t percent_ = 100;
@@ -157,7 +168,8 @@ class Pacer {
   uint64_t globals_ = 0;
 
   // Of the last cycle.
-  bool quiet_ = false;  // it found next to no garbage
+  uint32_t quiet_cycles_ = 0;  // so many in a row found next to no garbage
+  int64_t last_cpu_ns_ = 0;
   uint64_t last_heap_scan_ = 0;
   uint64_t expected_heap_ = 0;  // to be scanned by the next one
   uint64_t last_stack_scan_ = 0;

@@ -105,15 +105,11 @@ void AddMemory(const boot::Options& options, Rows* rows) {
 }
 
 void AddCgroup(const boot::Options& options, Rows* rows) {
-  boot::CgroupDir dir;
+  boot::MemoryLimit memory_limit;
   std::string memory = "none";
-  if (boot::FindCgroup({}, "memory", &dir)) {
-    const char* file = dir.version == 1 ? "/memory.limit_in_bytes" : "/memory.max";
-    const std::string text = ReadLine(std::string(dir.path) + file);
-    const uint64_t limit = strtoull(text.c_str(), nullptr, 10);
-    // Version 1 shows "no limit" as the largest number of whole pages.
-    const bool limited = !text.empty() && text != "max" && limit < uint64_t{1} << 62;
-    if (limited) memory = Bytes(limit) + " (version " + std::to_string(dir.version) + ")";
+  if (boot::ReadMemoryLimit({}, &memory_limit)) {
+    memory =
+        Bytes(memory_limit.bytes) + " (version " + std::to_string(memory_limit.version) + ")";
   }
   rows->push_back({"cgroup memory limit", memory, ""});
 

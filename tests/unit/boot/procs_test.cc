@@ -202,6 +202,28 @@ Test(procs, nonsense_is_no_limit) {
   EXPECT_QUOTA(tree, "none");
 }
 
+Test(procs, limit_of_memory) {
+  Tree tree;
+  MemoryLimit limit = {};
+  cr_expect(!ReadMemoryLimit(tree.files(), &limit));
+  tree.Cgroup("0::/g\n");
+  tree.Mounts(kV2Mount);
+  for (const char* text : {"", "max\n", "-5\n", "99999999999999999999\n"}) {
+    tree.Write("/sys/fs/cgroup/g/memory.max", text);
+    cr_expect(!ReadMemoryLimit(tree.files(), &limit), "%s", text);
+  }
+  tree.Write("/sys/fs/cgroup/g/memory.max", "268435456\n");
+  cr_expect(ReadMemoryLimit(tree.files(), &limit) && limit.bytes == 268435456 &&
+            limit.version == 2);
+  tree.Cgroup("0::/g\n7:memory:/one\n");
+  tree.Mounts("40 31 0:37 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+  tree.Write("/sys/fs/cgroup/memory/one/memory.limit_in_bytes", "9223372036854771712\n");
+  cr_expect(!ReadMemoryLimit(tree.files(), &limit));
+  tree.Write("/sys/fs/cgroup/memory/one/memory.limit_in_bytes", "1048576\n");
+  cr_expect(ReadMemoryLimit(tree.files(), &limit) && limit.bytes == 1048576 && limit.version == 1);
+  cr_expect(MemoryOfProcess() > 0);
+}
+
 Test(procs, affinity) {
   cpu_set_t all;
   cr_assert(sched_getaffinity(0, sizeof(all), &all) == 0);

@@ -27,6 +27,7 @@ struct Cycle {
   int64_t assist_ns = 0;
   int64_t wait_ns = 0;
   int64_t idle_ns = 0;
+  int64_t cpu_ns = 0;
   int procs = 1;
 };
 
@@ -55,6 +56,7 @@ bool Run(Pacer& p, const Cycle& c) {
                      .assist_ns = c.assist_ns,
                      .wait_ns = c.wait_ns,
                      .idle_ns = c.idle_ns,
+                     .cpu_ns = c.cpu_ns,
                      .procs = c.procs},
                     {});
 }
@@ -164,6 +166,57 @@ Test(pacer, after_a_cycle_without_garbage_the_goal_lies_further_away) {
     cr_expect(p.Goal({}) <= c.goal);
     if (c.percent == 100) cr_expect(p.Goal({}) == Max(2 * c.marked, MiB(4)));
   }
+}
+
+// 40 MiB live, marked in 10 ms, and no garbage in `cycles` cycles.
+Pacer Quiet40(int cycles) {
+  Pacer p;
+  p.Init(100, kNoMemoryLimit);
+  for (int i = 0; i < cycles; i++) {
+    Cycle c = AllLive(MiB(40));
+    c.cpu_ns = kSecond / 100;
+    Run(p, c);
+    p.NoteGarbage(0);
+    p.Commit(MiB(40), true);
+  }
+  cr_assert(p.Goal({}) == MiB(3 * 40 + 16));
+  return p;
+}
+
+Test(pacer, a_cycle_that_would_be_dear_is_put_off_after_two_without_garbage) {
+  constexpr uint64_t kPlenty = MiB(1000);
+  cr_expect(!Quiet40(1).PutOff(MiB(120), 0, kPlenty));
+  Pacer p = Quiet40(2);
+  // At 120 MiB three times of 10 ms, a fiftieth of 1.5 s.
+  cr_expect(!p.PutOff(MiB(120), 3 * kSecond / 2, kPlenty));
+  cr_expect(p.PutOff(MiB(120), 3 * kSecond / 2 - 1, kPlenty));
+  cr_expect(p.Goal({}) == MiB(136 + 16) && p.Trigger({}) > MiB(120));
+  cr_expect(p.ExpectedWork() == MiB(136 + 16));
+  int steps = 1;
+  for (; p.PutOff(p.Trigger({}), 0, kPlenty); steps++) cr_assert(steps < 20);
+  cr_expect(steps == 14 && p.Goal({}) == MiB(2 * 40 + 256 + 16), "%d: %lu", steps, p.Goal({}));
+  // Where memory is scarce.
+  Pacer q = Quiet40(2), none = Quiet40(2);
+  while (q.PutOff(q.Trigger({}), 0, MiB(60))) {
+  }
+  cr_expect(q.Goal({}) == MiB(2 * 40 + 60 + 16));
+  cr_expect(!none.PutOff(MiB(120), 0, MiB(40)));
+  // Garbage ends it.
+  p.NoteGarbage(MiB(1));
+  p.Commit(MiB(40), true);
+  cr_expect(p.Goal({}) == MiB(80) && !p.PutOff(MiB(80), 0, kPlenty));
+}
+
+Test(pacer, no_cycle_is_put_off_by_who_wants_less_memory) {
+  for (int32_t percent : {99, 0, -1}) {
+    Pacer p = Quiet40(2);
+    p.SetPercent(percent);
+    p.Commit(MiB(40), true);
+    cr_expect(!p.PutOff(MiB(120), 0, MiB(1000)), "GOGC=%d", percent);
+  }
+  Pacer p = Quiet40(2);
+  p.SetMemoryLimit(static_cast<int64_t>(MiB(10000)));
+  cr_expect(!p.PutOff(MiB(120), 0, MiB(1000)));
 }
 
 Test(pacer, with_a_memory_limit_no_goal_lies_further_away) {
