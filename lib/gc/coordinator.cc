@@ -28,8 +28,8 @@ constexpr uint64_t kRetryNs = 1'000'000'000;     // after a cycle that was given
 constexpr uint32_t kMaxRetryShift = 6;
 constexpr uint64_t kSweepStopNs = 10'000'000;  // gcstoptheworld=2: for the answers
 constexpr uint32_t kSitesPerCycle = 5;         // in leak reports
-constexpr uint64_t kSparePart = 16;  // of the memory, for cycles that are put off
-constexpr uint64_t kFreedPart = 8;   // of the way to the trigger, to be free again without a cycle
+constexpr uint64_t kSparePart = 16;            // of the memory, for cycles that are put off
+constexpr uint64_t kFreedPart = 8;  // of the way to the trigger, to be free again without a cycle
 
 using heap::LiveBytes;
 

@@ -339,7 +339,7 @@ void Cycle::RescanHeap(uint32_t worker) {
       from = end;
     }
     if (from >= end) break;
-    if (!tracker_.Collect(from, Min(kChunk, end - from), false, run, &context)) {
+    if (!tracker_.CollectDense(from, Min(kChunk, end - from), run, &context)) {
       StoreRelaxed(&lost_, 1u);
     }
   }

@@ -25,10 +25,10 @@
 // as is live, or a quarter of it in large heaps, whose owners watch memory more than marking. What
 // grows there is the program's data, which takes its memory anyway, or leaks that began since; for
 // these the bound is 3 (2.25) times what is live and 16 MiB, instead of twice, once: the first
-// cycle that finds garbage ends it. Only after a second such cycle, and only while the heap grows so
-// fast that the next one would cost more than a fiftieth of the time since the last, the bound is
-// twice what is live and 272 MiB, less where memory is scarce. A leak is slower than a program that
-// reads its data; and where it is not, small heaps take then what large heaps may take anyway.
+// cycle that finds garbage ends it. After a second such cycle the next one is put off while the heap
+// grows so fast that it would cost more than a fiftieth of the time since the last: up to twice what
+// is live and 272 MiB, less where memory is scarce. A leak is slower than a program that reads its
+// data; and where it is not, small heaps take then what large heaps may take anyway.
 //
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.
@@ -62,8 +62,8 @@ constexpr uint64_t kQuietRoom = 16 * kMiB;   // and the live heap, up to
 constexpr uint64_t kQuietCopy = 256 * kMiB;  // or, if that is more,
 constexpr uint64_t kQuietRoomPart = 4;       // of it
 constexpr int32_t kQuietPercent = 100;       // below it, or with a limit, memory is to be spared
-// After so many of them in a row, one that would cost more than this part of the time since the last
-// is put off.
+// After so many of them in a row, one that would cost more than this part of the time since the
+// last is put off.
 constexpr uint32_t kQuietCycles = 2;
 constexpr double kQuietTimePart = 50;
 

@@ -48,8 +48,7 @@ template <size_t kRegions>
   request.category_inverted = what.without;
   request.category_mask = what.all;
   request.category_anyof_mask = what.any;
-  // One category for all that is returned lets the kernel join neighbours.
-  request.return_mask = kPageWpAllowed;
+  request.return_mask = what.returned;
   Addr run_from = 0, run_to = 0;  // joined over the ends of the pieces
   size_t piece = (what.flags & kScanProtect) != 0 ? kProtectBytes : kLookBytes;
   long result = 0;

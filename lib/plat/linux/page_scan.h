@@ -29,6 +29,8 @@ struct PageScan {
   uint64_t without = 0;  // of `all`: must be absent
   uint64_t all = 0;      // must be present (or absent, by `without`)
   uint64_t any = 0;      // one of them at least; 0: no condition
+  // One category, so that the kernel joins neighbours; the visitor does not see it.
+  uint64_t returned = kPageWpAllowed;
 };
 
 // Calls f for each run of matching pages in [from, to); f may be null. 0, or minus an error number;

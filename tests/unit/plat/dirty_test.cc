@@ -60,7 +60,8 @@ Addr A(const void* p) { return reinterpret_cast<Addr>(p); }
 using Pages = std::set<size_t>;
 
 // Numbers of the pages, from `p` on, that are reported.
-Pages Collect(const char* p, bool rearm = true, size_t size = kSize) {
+enum class By { kArmingAgain, kLooking, kLookingTwice };
+Pages CollectBy(By by, const char* p, size_t size) {
   struct Context {
     Pages pages;
     Addr base;
@@ -69,8 +70,14 @@ Pages Collect(const char* p, bool rearm = true, size_t size = kSize) {
     auto* to_fill = static_cast<Context*>(context);
     for (Addr a = from; a < to; a += kPage) to_fill->pages.insert((a - to_fill->base) / kPage);
   };
-  cr_expect(tracker.Collect(A(p), size, rearm, add, &c), "%s", tracker.Reason());
+  bool done = by == By::kLookingTwice
+                  ? tracker.CollectDense(A(p), size, add, &c)
+                  : tracker.Collect(A(p), size, by == By::kArmingAgain, add, &c);
+  cr_expect(done, "%s", tracker.Reason());
   return c.pages;
+}
+Pages Collect(const char* p, bool rearm = true, size_t size = kSize) {
+  return CollectBy(rearm ? By::kArmingAgain : By::kLooking, p, size);
 }
 
 // Criterion needs its descriptors: what closes them runs in a child, whose answer is returned.
@@ -107,6 +114,37 @@ Test(dirty, written_pages_and_no_others) {
   p[4 * kPage] = 2;
   cr_expect(Arm(p));
   cr_expect(Collect(p).empty(), "arming again starts anew");
+}
+
+// Huge and small pages, holes, untracked parts, ranges that begin and end anywhere.
+Test(dirty, looking_twice_sees_the_same) {
+  OpenOrSkip();
+  constexpr size_t kMany = 40'000, kBytes = kMany * kPage;
+  char* p = Map(kBytes);
+  uint64_t random = 1;
+  auto below = [&random](size_t n) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<size_t>((random >> 33) % n);
+  };
+  auto touch = [&](size_t runs, size_t longest) {
+    for (size_t i = 0; i < runs; ++i) {
+      size_t from = below(kMany), end = Min(kMany, from + 1 + below(longest));
+      for (size_t page = from; page < end; ++page) p[page * kPage] = 1;
+    }
+  };
+  madvise(p, kBytes / 2, MADV_HUGEPAGE);
+  touch(40, 2'000);
+  cr_assert(Arm(p, kBytes / 4 * 3), "%s", tracker.Reason());
+  for (int round = 0; round < 30; ++round) {
+    touch(20, 30);
+    size_t from = below(kMany), count = 1 + below(kMany - from);
+    const char* at = p + from * kPage;
+    Pages wanted = CollectBy(By::kLooking, at, count * kPage);
+    cr_expect(CollectBy(By::kLookingTwice, at, count * kPage) == wanted, "%zu pages from %zu",
+              count, from);
+    if (round % 7 == 6) CollectBy(By::kArmingAgain, p, kBytes);
+  }
+  munmap(p, kBytes);
 }
 
 Test(dirty, part_of_a_mapping) {
