@@ -323,7 +323,10 @@ void Cycle::RescanHeap(uint32_t worker) {
     FetchAddRelaxed(&c->cycle->dirty_pages_, static_cast<uint32_t>((to - from) / kOsPageSize));
     c->cycle->clean_pages_.Written(from, to);
     c->marker->ScanPages(from, to);
-    if (c->cycle->StopIsLate()) StoreRelaxed(&c->cycle->give_up_, 1u);
+    // Few pages are scanned at once; to come again for them would take another look at all.
+    if (LoadRelaxed(&c->cycle->dirty_pages_) > kFewPages && c->cycle->StopIsLate()) {
+      StoreRelaxed(&c->cycle->give_up_, 1u);
+    }
   };
   for (;;) {
     if ((LoadRelaxed(&give_up_) | LoadRelaxed(&lost_)) != 0) break;
