@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads the affinity mask, the cgroup files and the machine's memory by raw system calls, with buffers on the stack only.
+// Reads the affinity mask, the cgroup files and the machine's memory by raw system calls, with
+// buffers on the stack only.
 
 #include "boot/procs.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the process may use. How many threads may run at one time when GOMAXPROCS does not say: Go
-// 1.25's rule, which looks at the affinity mask and at the CPU quota of the process's own cgroup. And
-// how much memory there is.
+// 1.25's rule, which looks at the affinity mask and at the CPU quota of the process's own cgroup.
+// And how much memory there is.
 #pragma once
 
 #include <cstddef>

@@ -14,7 +14,7 @@ struct Config {
   int32_t percent = 100;  // GOGC; negative is off
   int64_t memory_limit = INT64_MAX;
   int procs = 1;  // GOMAXPROCS
-  // Bytes of memory that the process may use, 0 if nobody knows. The coordinator asks, at most once.
+  // Bytes of memory that the process may use, 0 if nobody knows. The coordinator asks.
   uint64_t (*memory)() = nullptr;
   heap::ReclaimMode mode = heap::ReclaimMode::kReclaim;
   bool trace = false;  // GODEBUG=gctrace=1

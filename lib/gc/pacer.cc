@@ -25,10 +25,10 @@
 // as is live, or a quarter of it in large heaps, whose owners watch memory more than marking. What
 // grows there is the program's data, which takes its memory anyway, or leaks that began since; for
 // these the bound is 3 (2.25) times what is live and 16 MiB, instead of twice, once: the first
-// cycle that finds garbage ends it. After a second such cycle the next one is put off while the heap
-// grows so fast that it would cost more than a fiftieth of the time since the last: up to twice what
-// is live and 272 MiB, less where memory is scarce. A leak is slower than a program that reads its
-// data; and where it is not, small heaps take then what large heaps may take anyway.
+// cycle that finds garbage ends it. After a second such cycle the next one is put off while the
+// heap grows so fast that it would cost more than a fiftieth of the time since the last: up to
+// twice what is live and 272 MiB, less where memory is scarce. A leak is slower than a program that
+// reads its data; and where it is not, small heaps take then what large heaps may take anyway.
 //
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.

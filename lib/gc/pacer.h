@@ -74,10 +74,10 @@ struct HeapTarget {
   uint64_t goal;
 };
 
-// A cycle is StartCycle, Revise as sizes move, EndCycle, Commit. These, PutOff and the setters are for
-// one thread at a time, with no cycle in between; Revise only needs that the cycle's thread is not in
-// the middle of one of them. Everything const may be called by any thread at any time: it sees each
-// value old or new.
+// A cycle is StartCycle, Revise as sizes move, EndCycle, Commit. These, PutOff and the setters are
+// for one thread at a time, with no cycle in between; Revise only needs that the cycle's thread is
+// not in the middle of one of them. Everything const may be called by any thread at any time: it
+// sees each value old or new.
 class Pacer {
  public:
   // Sets both and commits, before the first cycle.
