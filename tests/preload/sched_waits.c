@@ -43,6 +43,15 @@ static void Handle(int flags) {
   CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
 }
 
+// Interrupts the call that the thread has begun, or is about to begin, until that has ended.
+static void InterruptUntilEntered(pthread_t t, int count) {
+  for (int left = kForeverMs / kMomentMs; entered < count; left--) {
+    CHECK_MSG(left > 0, "not interrupted: %d", entered);
+    CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+    Moment();
+  }
+}
+
 // A listener whose queue is full does not answer: connect waits until others were accepted.
 static struct sockaddr_in address;
 static int listener, fillers[2];
@@ -83,7 +92,9 @@ static void* IsInterrupted(void* arg) {
   CHECK(!(fcntl(fd, F_GETFL) & O_NONBLOCK));
   // The connection goes on; another call waits for it.
   entered++;
-  int r = connect(fd, (struct sockaddr*)&address, sizeof address);
+  int r;
+  do r = connect(fd, (struct sockaddr*)&address, sizeof address);
+  while (r < 0 && errno == EINTR);
   CHECK_MSG(r == 0, "second connect: %s", strerror(errno));
   close(fd);
   return arg;
@@ -113,8 +124,7 @@ static void Connects(const char* name) {
   pthread_t t[kCallers], i = Start(IsInterrupted, NULL), a;
   EVENTUALLY(entered == 1);
   Moment();
-  CHECK_EQ(pthread_kill(i, SIGUSR1), 0);
-  EVENTUALLY(entered == 2);
+  InterruptUntilEntered(i, 2);
   entered = 0;
   for (intptr_t k = 0; k < kCallers; k++) t[k] = Start(Calls, (void*)k);
   EVENTUALLY(entered == kCallers);
@@ -178,7 +188,8 @@ static void* WaitsInterrupted(void* arg) {
   entered++;
   FAILS(waitpid(*(pid_t*)arg, &status, 0), EINTR);
   entered++;
-  waitpid(*(pid_t*)arg, &status, 0);  // cancelled here
+  while (waitpid(*(pid_t*)arg, &status, 0) < 0 && errno == EINTR) {  // cancelled here
+  }
   return arg;
 }
 static void Children(const char* name) {
@@ -201,8 +212,7 @@ static void Children(const char* name) {
   t[0] = Start(WaitsInterrupted, &pid);
   EVENTUALLY(entered == 1);
   Moment();
-  CHECK_EQ(pthread_kill(t[0], SIGUSR1), 0);
-  EVENTUALLY(entered == 2);
+  InterruptUntilEntered(t[0], 2);
   Moment();
   CHECK_EQ(pthread_cancel(t[0]), 0);
   CHECK(Join(t[0]) == PTHREAD_CANCELED);
