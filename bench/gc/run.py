@@ -60,7 +60,7 @@ SUBJECTS = ("undergo", "Go", "bdwgc", "bdwgc incremental")
 # The programs of `behaved` take a second, in which the host of a virtual machine may take a tenth
 # away: they run several times in each round.
 BEHAVED_TIMES = 3
-UNKNOWN_PEAK_KB = 512 << 10
+UNKNOWN_PEAK_KB = 512 << 10  # to be warmed before a program has run once
 # Programs whose purpose is not to free are no measure of what a collector costs the others.
 LEAVES_OUT = ("leak",)
 # Programs of tests/preload/ that drop objects and count how many of them the collector finds.

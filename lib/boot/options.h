@@ -100,7 +100,7 @@ struct OptionInfo {
 extern const OptionInfo kOptionTable[];
 extern const size_t kOptionCount;
 
-// The placeholder for a setting's value ("PERCENT|off") and the sentence that explains it.
+// What stands for a setting's value in the help ("PERCENT|off") and the sentence that explains it.
 const char* OptionForm(const OptionInfo& info);
 const char* OptionAccepted(const OptionInfo& info);
 

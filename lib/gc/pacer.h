@@ -59,7 +59,7 @@ struct CycleEnd {
   int64_t assist_ns = 0;
   int64_t wait_ns = 0;  // of assists without a CPU
   int64_t idle_ns = 0;  // idle workers
-  int64_t cpu_ns = 0;   // of all who worked for the cycle
+  int64_t cpu_ns = 0;   // of the coordinator, of assists and of a copy; without helpers
   int procs = 1;
 };
 
@@ -169,7 +169,7 @@ class Pacer {
 
   // Of the last cycle.
   uint32_t quiet_cycles_ = 0;  // so many in a row found next to no garbage
-  int64_t last_cpu_ns_ = 0;
+  int64_t last_cpu_ns_ = 0;    // what it took, as CycleEnd counts
   uint64_t last_heap_scan_ = 0;
   uint64_t expected_heap_ = 0;  // to be scanned by the next one
   uint64_t last_stack_scan_ = 0;

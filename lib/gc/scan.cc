@@ -32,7 +32,7 @@
 
 #include "base/compiler.h"
 
-// gcc 12 takes the intrinsics' own placeholder for masked-off lanes for a mistake.
+// gcc 12 takes what the intrinsics put in place of masked-off lanes for a mistake.
 #ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif

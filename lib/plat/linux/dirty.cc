@@ -221,6 +221,7 @@ bool DirtyTracker::Collect(Addr from, size_t size, bool rearm, RangeVisitor f, v
   return r == 0 || Fail("PAGEMAP_SCAN failed");
 }
 
+// The first look is for "written" alone, the second at the parts, of 2 MiB, in which it saw any.
 bool DirtyTracker::CollectDense(Addr from, size_t size, RangeVisitor f, void* context) {
   if (!DescriptorsAreOurs()) return false;
   constexpr size_t kPart = kHugePageSize;

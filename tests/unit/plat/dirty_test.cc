@@ -59,8 +59,9 @@ Addr A(const void* p) { return reinterpret_cast<Addr>(p); }
 
 using Pages = std::set<size_t>;
 
-// Numbers of the pages, from `p` on, that are reported.
 enum class By { kArmingAgain, kLooking, kLookingTwice };
+
+// Numbers of the pages, from `p` on, that are reported.
 Pages CollectBy(By by, const char* p, size_t size) {
   struct Context {
     Pages pages;
