@@ -43,7 +43,7 @@ static NOINLINE void Shuffle(Node* ring, size_t count, Rng* rng) {
 int main(int argc, char** argv) {
   Start();
   const size_t count = (size_t)Argument(argc, argv, 1, 1 << 24);
-  const double seconds = (double)Argument(argc, argv, 2, 8);
+  const double seconds = (double)Argument(argc, argv, 2, 12);
   Rng rng = RngSeed(3);
   const double start = NowSeconds();
   static Node* ring;

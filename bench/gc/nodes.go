@@ -85,7 +85,7 @@ func argument(i, fallback int) int {
 }
 
 func main() {
-	count, seconds := argument(1, 1<<24), float64(argument(2, 8))
+	count, seconds := argument(1, 1<<24), float64(argument(2, 12))
 	start := time.Now()
 	ring = &node{}
 	ring.next, ring.previous = ring, ring

@@ -44,7 +44,7 @@ ROWS = (
         "perfect trees built, counted, dropped; nothing is freed"),
     Row("graph", "graph", ("16777216",), ("1048576",),
         "a tree of 64-byte nodes: forced marks, in the order of allocation and shuffled"),
-    Row("nodes", "nodes", ("16777216", "8"), ("1048576", "2"),
+    Row("nodes", "nodes", ("16777216", "12"), ("1048576", "2"),
         "a ring of 64-byte nodes: build, forced marks, churn with a cursor"),
     Row("buffers", "buffers", ("1024", "6144"), ("128", "768"),
         "large blocks of random bytes beside small lists that are dropped"),

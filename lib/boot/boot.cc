@@ -118,6 +118,7 @@ void StartCollector(int procs) {
   config.scavenger_trace = options.godebug.scavtrace > 0;
   config.check_mark = options.godebug.gccheckmark > 0;
   config.stop_the_world = options.godebug.gcstoptheworld;
+  config.unaligned = options.unaligned;
   config.clobber = options.godebug.clobberfree > 0;
   config.stress = options.stress == StressMode::kGc;
   config.first_facility = FacilityOf(options.tracking);

@@ -4,6 +4,7 @@
 // done it already. Where that is not enough to keep the heap at its goal, they scan on or wait.
 #include "base/bits.h"
 #include "gc/collector_state.h"
+#include "heap/blocked.h"
 #include "heap/thread_words.h"
 #include "plat/clock.h"
 #include "plat/futex.h"
@@ -23,9 +24,30 @@ constexpr uint64_t kAssistPiece = 32 * kKiB;
 
 using heap::LiveBytes;
 
+// What a thread does for a cycle instead of its own work, for the pacer and the limiter. CPU time
+// is counted where the thread stays on its kernel thread, whose clock it is: while it scans.
+// Anywhere else the scheduler may move it to another one.
+class AssistTime {
+ public:
+  AssistTime() : wall_(plat::NowNs()) {}
+  ~AssistTime() {
+    uint64_t now = plat::NowNs();
+    FetchAddRelaxed(&collector.assist_ns, cpu_);
+    FetchAddRelaxed(&collector.assist_wait_ns, now - wall_ > cpu_ ? now - wall_ - cpu_ : 0);
+    collector.limiter.AddAssist(static_cast<int64_t>(cpu_));
+    collector.limiter.Update(static_cast<int64_t>(now));
+  }
+  AssistTime(const AssistTime&) = delete;
+  AssistTime& operator=(const AssistTime&) = delete;
+  void AddCpu(uint64_t ns) { cpu_ += ns; }
+
+ private:
+  uint64_t wall_, cpu_ = 0;
+};
+
 // Scans up to `work` bytes, but a piece at most: the world cannot stop meanwhile. Bytes scanned, 0:
 // there is nothing to scan just now. Any thread of the program.
-uint64_t ScanFor(int64_t work) {
+uint64_t ScanFor(int64_t work, AssistTime* time) {
   heap::BusyScope busy;
   // Within a BusyScope the phase cannot change.
   if (!heap::gc_heap.black || LoadAcquire(&collector.assistants) == nullptr)
@@ -37,35 +59,24 @@ uint64_t ScanFor(int64_t work) {
     i = LowestBit(free);
   } while (!CasAcqRel(&collector.free_assistants, &free,
                       free & (free - 1)));  // pairs: the release below
+  uint64_t start = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
   Marker& m = collector.assistants[i];
-  collector.cycle.pool().BeginScan();
   m.Start(&collector.cycle.pool(), collector.cycle.target(), collector.cycle.clean_pages());
-  m.Drain(Min(static_cast<uint64_t>(work), kAssistPiece));
-  m.Flush();
-  ForgetScanned();
+  collector.cycle.pool().BeginScan();
+  // But the cycle may have been abandoned; then the next one does not wait for who comes later.
+  if (LoadRelaxed(&heap::gc_heap.black)) {  // pairs: Cycle::Begin
+    m.Drain(Min(static_cast<uint64_t>(work), kAssistPiece));
+    m.Flush();
+    ForgetScanned();
+  }
   collector.cycle.pool().EndScan();
   uint64_t scanned = m.counts().scanned_bytes;
   FetchAddRelaxed(&collector.assist_marked, m.counts().marked_bytes);
   FetchAddRelaxed(&collector.assist_scanned, scanned);
   FetchOrAcqRel(&collector.free_assistants, uint64_t{1} << i);  // pairs: the CAS above
+  time->AddCpu(plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - start);
   return scanned;
 }
-
-// What a thread does for a cycle instead of its own work, for the pacer and the limiter.
-class AssistTime {
- public:
-  AssistTime() : cpu_(plat::NowNs(CLOCK_THREAD_CPUTIME_ID)), wall_(plat::NowNs()) {}
-  ~AssistTime() {
-    uint64_t cpu = plat::NowNs(CLOCK_THREAD_CPUTIME_ID) - cpu_, now = plat::NowNs();
-    FetchAddRelaxed(&collector.assist_ns, cpu);
-    FetchAddRelaxed(&collector.assist_wait_ns, now - wall_ > cpu ? now - wall_ - cpu : 0);
-    collector.limiter.AddAssist(static_cast<int64_t>(cpu));
-    collector.limiter.Update(static_cast<int64_t>(now));
-  }
-
- private:
-  uint64_t cpu_, wall_;
-};
 
 // Pays for allocation while marking: from the coordinator's credit, else by scanning, else, when
 // there is nothing to scan just now, by waiting a little for the coordinator's next portion.
@@ -78,14 +89,14 @@ void Assist(int64_t* credit) {
     uint32_t portion = LoadAcquire(&collector.portion);  // pairs: Throttle
     if (FetchAddRelaxed(&collector.credit, -left) >= left) break;
     FetchAddRelaxed(&collector.credit, left);
-    uint64_t scanned = ScanFor(left);
+    uint64_t scanned = ScanFor(left, &time);
     left -= static_cast<int64_t>(scanned);
     if (left <= 0) break;
     if (scanned != 0) continue;
     ++tries;
     if (collector.cycle.pool().AwaitWork()) continue;
     FetchAddAcqRel(&collector.waiting, 1u);  // pairs: Throttle
-    plat::FutexWaitFor(&collector.portion, portion, kNapNs);
+    heap::CallBlocked(plat::FutexWaitFor, &collector.portion, portion, kNapNs);
     FetchAddAcqRel(&collector.waiting, ~uint32_t{0});  // pairs: Throttle
   }
   *credit += debt.bytes;
@@ -104,7 +115,7 @@ void WaitAtGoal(size_t bytes, size_t more) {
   uint64_t start = plat::NowNs();
   uint64_t most = Min(kGoalWaitNs * (1 + bytes / heap::kAllocationBatch), kMaxGoalWaitNs);
   for (uint64_t waited = 0; heap::gc_heap.black && waited < most; waited = plat::NowNs() - start) {
-    if (ScanFor(kAssistPiece) != 0 || collector.cycle.pool().AwaitWork()) continue;
+    if (ScanFor(kAssistPiece, &time) != 0 || collector.cycle.pool().AwaitWork()) continue;
     collector.cycle.WaitForEnd(Min(kNapNs, most - waited));
   }
 }
@@ -115,7 +126,7 @@ void WaitAtGoal(size_t bytes, size_t more) {
 void WaitBesideMark() {
   uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack
   if (LoadRelaxed(&collector.busy) == 0 || !AtGoal(0)) return;
-  plat::FutexWaitFor(&collector.begun, begun, kGoalWaitNs);
+  heap::CallBlocked(plat::FutexWaitFor, &collector.begun, begun, kGoalWaitNs);
 }
 
 // The part of an allocating thread in keeping to the scavenger's goals.
@@ -131,7 +142,7 @@ void StressCycle() {
   uint64_t start = plat::NowNs();
   for (uint64_t waited = 0; waited < kStressWaitNs; waited = plat::NowNs() - start) {
     if (LoadAcquire(&collector.finished) != finished) return;  // pairs: RunCycle
-    plat::FutexWaitFor(&collector.finished, finished, kStressWaitNs - waited);
+    heap::CallBlocked(plat::FutexWaitFor, &collector.finished, finished, kStressWaitNs - waited);
   }
 }
 
@@ -170,7 +181,7 @@ void OnAllocation(size_t bytes, int64_t* credit) {
     uint32_t begun = LoadAcquire(&collector.begun);  // pairs: OnBlack
     RequestCycle(kHeap);
     // As if this thread started the cycle itself: otherwise the heap runs ahead of it.
-    plat::FutexWaitFor(&collector.begun, begun, kStartWaitNs);
+    heap::CallBlocked(plat::FutexWaitFor, &collector.begun, begun, kStartWaitNs);
   } else if (collector.pacer.TimedGcDue(static_cast<int64_t>(plat::CoarseNowNs()),
                                         static_cast<int64_t>(LoadRelaxed(&collector.last_gc_ns)))) {
     RequestCycle(kTimed);

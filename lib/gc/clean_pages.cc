@@ -155,8 +155,8 @@ void CleanPages::Armed() {
   if (all_kept != 0) pays_ = all_lost * kLostPart <= all_kept;
 }
 
-uint16_t CleanPages::Skippable(Addr a, const Slice& s) {
-  if (s.clean == 0 || heap::SliceIsCareful(heap::SliceOf(a))) return 0;
+uint16_t CleanPages::Skippable(Addr a, const Slice& s) const {
+  if (s.clean == 0 || blind_ || heap::SliceIsCareful(heap::SliceOf(a))) return 0;
   return s.clean & static_cast<uint16_t>(~LoadAcquire(&s.written));  // pairs: SetWritten
 }
 
@@ -222,16 +222,20 @@ void CleanPages::End(bool valid) {
 }
 
 uint64_t CleanPages::CountWrong(const ScanTarget& target) const {
-  uint64_t found[3 * kPageWords + 16], wrong = 0;
+  uint64_t found[ScanRoom(kScanBlock)], wrong = 0;
   for (uint32_t i = 0; i < count_; ++i) {
+    // What was written there is not told (gc/rescan.cc).
+    if (LoadRelaxed(heap::NotedMarks(i)) == 0) continue;
     const Slice& s = slices_[i];
     uint64_t claimed = (s.clean | s.fresh) & ~uint32_t{s.written};
     for (; claimed != 0; claimed &= claimed - 1) {
       Addr page = heap::SliceAddr(i) + LowestBit(claimed) * kOsPageSize;
       if (heap::RangeIsCareful(page, page + kOsPageSize)) continue;
-      size_t n = scan(reinterpret_cast<const uint64_t*>(page), kPageWords, target, found);
       bool pointer = false;
-      for (size_t k = 0; k < n; ++k) pointer |= IsPointer(found[k]);
+      for (size_t w = 0; w < kPageWords; w += kScanBlock) {
+        size_t n = scan(reinterpret_cast<const uint64_t*>(page) + w, kScanBlock, target, found);
+        for (size_t k = 0; k < n; ++k) pointer |= IsPointer(found[k]);
+      }
       wrong += pointer;
     }
   }

@@ -28,6 +28,8 @@ class CleanPages {
   void Armed();
   // These were written during the mark. Who calls it looks at their marked objects afterwards.
   void Written(Addr from, Addr to) { SetWritten(from, to); }
+  // World stopped, one thread: not all that were written are told. Then nothing may be skipped.
+  void SetBlind(bool on) { blind_ = on; }
 
   // Both from a page boundary on, for markers on any thread. Up to the result nothing needs to be
   // read.
@@ -70,7 +72,7 @@ class CleanPages {
   bool Reserve(uint32_t slices);
   void SetWritten(Addr from, Addr to);
   // Pages of the slice of `a` that need not be read.
-  static uint16_t Skippable(Addr a, const Slice& s);
+  uint16_t Skippable(Addr a, const Slice& s) const;
   Slice* Find(Addr a) const {
     uint32_t slice = heap::SliceOf(a);
     return slice < count_ ? &slices_[slice] : nullptr;
@@ -79,6 +81,7 @@ class CleanPages {
   Slice* slices_ = nullptr;  // own pages, by slice of the lower region
   uint32_t count_ = 0;       // slices with an entry
   uint32_t capacity_ = 0;
+  bool blind_ = false;     // see SetBlind
   bool rare_ = false;      // cycles are
   bool pays_ = false;      // most of what was kept last was not written until it was armed again
   uint64_t tracking_ = 0;  // whose arming `clean` relies on; 0: nobody's

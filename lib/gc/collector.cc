@@ -7,6 +7,7 @@
 #include "gc/audit.h"
 #include "gc/collector_state.h"
 #include "gc/report.h"
+#include "heap/blocked.h"
 #include "heap/poison.h"
 #include "heap/quarantine.h"
 #include "heap/site.h"
@@ -107,6 +108,7 @@ void Start(const Config& config) {
   collector.limiter.SetProcs(config.procs, static_cast<int64_t>(collector.process_start_ns));
   const char* kernel;
   ChooseScanKernel(&kernel);
+  if (config.unaligned) ScanEveryByte();
   uint64_t guard;
   asm("movq %%fs:0x30, %0" : "=r"(guard));
   collector.cycle.SetGuard(guard);
@@ -137,7 +139,7 @@ bool CollectOnce() {
   for (;;) {
     uint32_t now = LoadAcquire(&collector.finished);  // pairs: RunCycle
     if (static_cast<int32_t>(now - target) >= 0) return collector.last_failed == 0;
-    plat::FutexWait(&collector.finished, now);
+    heap::CallBlocked(plat::FutexWait, &collector.finished, now);
   }
 }
 

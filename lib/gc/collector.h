@@ -23,7 +23,8 @@ struct Config {
   bool check_mark = false;  // GODEBUG=gccheckmark=1
   int stop_the_world = 0;   // GODEBUG=gcstoptheworld
   bool clobber = false;
-  bool stress = false;  // a cycle whenever a thread takes new slots, which waits for its end
+  bool unaligned = false;  // UNDERGO=unaligned
+  bool stress = false;     // a cycle whenever a thread takes new slots, which waits for its end
   Facility first_facility = Facility::kWriteProtect;  // better ones are not used
 };
 

@@ -292,7 +292,7 @@ bool FreesMadeRoom() {
 }
 
 bool IsPutOff() {
-  if (!collector.pacer.MayPutOff()) return false;
+  if (!collector.pacer.quiet()) return false;
   if (collector.spare == 0) collector.spare = collector.config.memory() / kSparePart;
   uint64_t since = plat::NowNs() - collector.last_gc_ns;
   if (!collector.pacer.PutOff(LiveBytes(), static_cast<int64_t>(since), collector.spare)) {
@@ -307,7 +307,7 @@ bool IsPutOff() {
 bool CanWait(uint32_t why) {
   if (why != kHeap || collector.config.stress || LoadRelaxed(&heap::gc_heap.unswept)) return false;
   if (collector.pacer.GoalIsLimit(Sizes())) return false;
-  return FreesMadeRoom() || IsPutOff();
+  return IsPutOff() || FreesMadeRoom();
 }
 
 // A cycle that was given up is done later, also if the program does not ask again.

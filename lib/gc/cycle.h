@@ -100,11 +100,13 @@ class Cycle {
   static constexpr uint32_t kMaxExtra = 64;
   static constexpr uint32_t kMaxStacks = 4096;
   static constexpr uint32_t kMaxRuns = 1 << 16;
+  static constexpr uint64_t kFewPages = 64;  // written ones: scanned without a look at the clock
 
   // What is too large for a process that never collects: mapped by the first cycle.
   struct Storage {
     Marker markers[Gang::kMax];  // the coordinator's own is the first
     Range stacks[kMaxStacks];    // live parts at the first stop
+    Range dead[kMaxStacks];      // what lay below stack pointers at the first stop, for CheckMark
     Range runs[kMaxRuns];        // written pages that wait to be scanned in slices
     char buffers[Gang::kMax][kReadBuffer];
   };
@@ -122,7 +124,7 @@ class Cycle {
   bool BuildRoots();
   // The facility failed, not the cycle as such: another may do better.
   bool FailTracking(const char* why);
-  void Begin();
+  bool Begin();
   Facility Choose(Facility first);
   bool IsUsable(Facility f);
   bool MayCall();
@@ -140,9 +142,12 @@ class Cycle {
   bool ConcurrentMark(ThrottleHook throttle);
   bool PreClean(ThrottleHook throttle);
   bool FirstStop();
+  size_t BytesToRescan() const;
   bool FinalStop(bool last, bool* again);
   void FinalJob(uint32_t worker);
+  void RescanPages(Marker* marker, Addr from, Addr to);
   void RescanHeap(uint32_t worker);
+  static uint64_t CountLeftOut();
   bool StopIsLate() const;
   bool FinishInSlices();
   bool SlicedRescan();
@@ -167,6 +172,7 @@ class Cycle {
   void SetFinishing(bool on);
   void SetEnded();
   void CheckMark();
+  void LeaveOutDeadStacks();
   static void ReportMissed(uint64_t objects, const char* where);
   void GiveUp();
 
@@ -205,6 +211,7 @@ class Cycle {
   CycleTimes times_ = {};
   const char* reason_ = "";
   uint32_t stack_count_ = 0;
+  uint32_t dead_count_ = 0;
   Range extra_[kMaxExtra] = {};
   uint32_t extra_count_ = 0;
   Addr armed_end_[heap::kRegions] = {};  // of the last mark

@@ -30,7 +30,9 @@ namespace undergo::gc {
 
 namespace {
 
-constexpr uint32_t kMaxLeftOut = 256;  // cycles
+constexpr uint32_t kMaxLeftOut = 256;                  // cycles
+constexpr uint64_t kAssistPatienceNs = 1'000'000'000;  // for assists of an abandoned cycle
+constexpr uint64_t kAssistNapNs = 50'000;
 
 }  // namespace
 
@@ -212,12 +214,20 @@ bool Cycle::Prepare() {
   return storage_ != nullptr || Fail("no memory");
 }
 
-void Cycle::Begin() {
+// Assists that outlived an abandoned cycle may still hold spans, which would get into two queues.
+bool Cycle::Begin() {
+  uint64_t end = plat::NowNs() + kAssistPatienceNs;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // `black` is false; pairs: BeginScan in an assist
+  while (pool_.HasScanners()) {
+    if (plat::NowNs() > end) return Fail("a thread that helped the last cycle does not come back");
+    plat::NapNs(kAssistNapNs);
+  }
   reason_ = "";
   tracking_failed_ = false;
   pool_.Reset();
   heap::blacklist.Begin();
   snapshot_counts_ = {};
+  return true;
 }
 
 Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
@@ -230,7 +240,7 @@ Outcome Cycle::Run(Facility first, int procs, ThrottleHook throttle) {
   target_.size = size_t{heap::RegionLimit(heap::Region::kUpper)} << heap::kSliceShift;
   bool done = false;
   for (;;) {
-    Begin();
+    if (!Begin()) break;
     facility_ = Choose(first);
     change_reason_ = reason_;
     for (Marker& m : storage_->markers) m.Start(&pool_, target_, clean_pages());

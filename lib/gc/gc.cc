@@ -41,6 +41,7 @@
 #include "gc/kernel_words.h"
 #include "gc/pauses.h"
 #include "heap/blacklist.h"
+#include "heap/blocked.h"
 #include "heap/careful.h"
 #include "heap/registry.h"
 #include "heap/sweep.h"
@@ -67,10 +68,9 @@ constexpr uint32_t kMaxPatienceShift = 3;
 constexpr uint64_t kStopWorkNs = 300'000;  // in stop 2, before it is taken back
 constexpr uint64_t kBreakNs = 200'000;     // between two slices of work
 constexpr uint32_t kMaxRetries = 20;
-constexpr size_t kSlicePages = 8;     // scanned between two looks at the clock
-constexpr size_t kChunk = 32 * kMiB;  // of the heap, taken by one worker in stop 2
-constexpr uint32_t kMaxRounds = 6;    // of pre-cleaning
-constexpr uint64_t kFewPages = 64;
+constexpr size_t kSlicePages = 8;          // scanned between two looks at the clock
+constexpr size_t kGangBytes = 64 * kMiB;   // from here on waking a helper up pays in stop 2
+constexpr uint32_t kMaxRounds = 6;         // of pre-cleaning
 constexpr uint64_t kQuantum = 256 * kKiB;  // scanned between two looks at the clock
 constexpr uint32_t kAwaitTries = 4;        // for the work of assists, before
 constexpr uint64_t kAwaitNs = 10'000;      // pauses that double
@@ -98,14 +98,16 @@ void Cycle::BlackenCursors() {
       uint64_t bits = LoadRelaxed(&c.bits);
       if (bits == 0) continue;
       heap::Span* s = c.span();
-      size_t word = (c.base - heap::SpanAddr(s)) / c.size / 64;
-      FetchOrAcqRel(&heap::MarkBits(s, heap::Plane::kMarked)[word], bits);  // pairs: SweepSpan
+      auto word = static_cast<uint32_t>((c.base - heap::SpanAddr(s)) / c.size / 64);
+      heap::MarkWithoutScan(s, word, bits);
     }
   }
 }
 
 void Cycle::ResetAllMarks() {
   heap::gc_heap.marking = true;
+  SpanQueue::ForgetAll();
+  heap::ForgetMarks();
   heap::ForEachSpan([](heap::Span* s) { heap::ResetMarks(s); });
 }
 
@@ -281,10 +283,10 @@ void Cycle::Flip() {
 bool Cycle::StopWorld() {
   for (uint32_t i = 0; i < kStopTries; ++i) {
     plat::NapNs(kFreshSliceNs);
-    stop_began_ = plat::NowNs();
     uint64_t patience = kPatienceNs << Min(i, kMaxPatienceShift);
     bool stopped = world::StopTheWorld(kStopWaitNs, patience) == world::StopResult::kStopped;
-    uint64_t now = plat::NowNs(), took = now - stop_began_;
+    uint64_t now = plat::NowNs(), took = world::LastStopNs();
+    stop_began_ = now - took;
     pauses.stopping.Add(took);
     // However long it took to stop: what is given back after that begins with another such stop.
     work_deadline_ = Max(stop_began_ + kStopWorkNs, now + kStopWorkNs / 2);
@@ -310,44 +312,6 @@ uint64_t Cycle::StartWorld() {
 // The final stop has had its time, unless it takes what it takes.
 bool Cycle::StopIsLate() const { return !last_ && plat::NowNs() > work_deadline_; }
 
-// Written pages of the heap, chunk by chunk, with the other workers.
-void Cycle::RescanHeap(uint32_t worker) {
-  Marker& marker = storage_->markers[worker];
-  struct Context {
-    Cycle* cycle;
-    Marker* marker;
-  } context = {this, &marker};
-  auto run = [](void* p, Addr from, Addr to) {
-    auto* c = static_cast<Context*>(p);
-    if (LoadRelaxed(&c->cycle->give_up_) != 0) return;
-    FetchAddRelaxed(&c->cycle->dirty_pages_, static_cast<uint32_t>((to - from) / kOsPageSize));
-    c->cycle->clean_pages_.Written(from, to);
-    c->marker->ScanPages(from, to);
-    // Few pages are scanned at once; to come again for them would take another look at all.
-    if (LoadRelaxed(&c->cycle->dirty_pages_) > kFewPages && c->cycle->StopIsLate()) {
-      StoreRelaxed(&c->cycle->give_up_, 1u);
-    }
-  };
-  for (;;) {
-    if ((LoadRelaxed(&give_up_) | LoadRelaxed(&lost_)) != 0) break;
-    uint64_t chunk = FetchAddRelaxed(&next_chunk_, 1u);
-    Addr from = 0, end = 0;
-    for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
-      Addr begin = heap::SliceAddr(heap::RegionBegin(r));
-      end = Max(begin, heap::SliceAddr(heap::mheap.end(r)));
-      uint64_t chunks = (end - begin + kChunk - 1) / kChunk;
-      from = begin + chunk * kChunk;
-      if (chunk < chunks) break;
-      chunk -= chunks;
-      from = end;
-    }
-    if (from >= end) break;
-    if (!tracker_.CollectDense(from, Min(kChunk, end - from), run, &context)) {
-      StoreRelaxed(&lost_, 1u);
-    }
-  }
-}
-
 // One worker's part of the final stop. The coordinator lists the roots as they are now and reads
 // stacks, the others begin with the heap; what is left is for all.
 void Cycle::FinalJob(uint32_t worker) {
@@ -366,17 +330,35 @@ void Cycle::FinalJob(uint32_t worker) {
   marker.Flush();
 }
 
+// Address space that the final stop asks about written pages.
+size_t Cycle::BytesToRescan() const {
+  size_t bytes = 0;
+  for (heap::Region r : {heap::Region::kLower, heap::Region::kUpper}) {
+    bytes += size_t{heap::mheap.end(r) - heap::RegionBegin(r)} << heap::kSliceShift;
+  }
+  for (size_t i = 0; i < roots_.size(); ++i) bytes += roots_[i].to - roots_[i].from;
+  return bytes;
+}
+
 // *again: it took too long; the world runs and marking is to go on.
 bool Cycle::FinalStop(bool last, bool* again) {
   *again = false;
   last_ = last;
   next_chunk_ = next_root_ = roots_ready_ = dirty_pages_ = give_up_ = lost_ = 0;
+  if (!BuildRoots()) return false;
+  if (!tracker_.ArmCanary()) return FailTracking(tracker_.Reason());
+  bool large = BytesToRescan() >= kGangBytes;
   if (!StopWorld()) return false;
-  if (!MarkPipes()) {
+  if (!(tracker_.IsUsable() || FailTracking(tracker_.Reason())) || !MarkPipes()) {
     times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
     return false;
   }
-  gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
+  clean_pages_.SetBlind(true);
+  if (large) {
+    gang_.Run([](void* self, uint32_t i) { static_cast<Cycle*>(self)->FinalJob(i); }, this);
+  } else {
+    FinalJob(0);
+  }
   bool done = lost_ == 0 || Fail("mappings or written pages cannot be read");
   *again = give_up_ != 0;
   while (done && !*again && !marker().Drain(kQuantum)) {
@@ -384,9 +366,10 @@ bool Cycle::FinalStop(bool last, bool* again) {
   }
   done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.
-  if (done && !*again) done = tracker_.CanaryOk() || FailTracking(tracker_.Reason());
+  if (done && !*again) done = tracker_.CanaryHeld() || FailTracking(tracker_.Reason());
   if (done && !*again && check_mark_) CheckMark();
   if (done && !*again) Flip();
+  clean_pages_.SetBlind(false);
   times_.stop2_ns = Max(times_.stop2_ns, StartWorld());
   return done;
 }
@@ -413,7 +396,7 @@ void Cycle::SetFinishing(bool on) {
 void Cycle::WaitForFinish(uint64_t ns) const {
   uint64_t start = plat::NowNs();
   for (uint64_t waited = 0; LoadAcquire(&finishing_) != 0 && waited < ns;) {  // pairs: SetFinishing
-    plat::FutexWaitFor(&finishing_, 1, ns - waited);
+    heap::CallBlocked(plat::FutexWaitFor, &finishing_, 1u, ns - waited);
     waited = plat::NowNs() - start;
   }
 }
@@ -425,7 +408,7 @@ void Cycle::SetEnded() {
 
 void Cycle::WaitForEnd(uint64_t ns) const {
   uint32_t before = LoadAcquire(&ended_);  // pairs: SetEnded
-  if (heap::gc_heap.black) plat::FutexWaitFor(&ended_, before, ns);
+  if (heap::gc_heap.black) heap::CallBlocked(plat::FutexWaitFor, &ended_, before, ns);
 }
 
 MarkCounts Cycle::counts() const {
@@ -460,9 +443,14 @@ void Cycle::CheckMark() {
     uint64_t missed = counts().marked_objects - before;
     if (missed != 0) ReportMissed(missed, where);
   };
+  uint64_t left_out = CountLeftOut();
+  if (left_out != 0) ReportMissed(left_out, "slices that the final stop left out");
+  // An old word may lead to a slot that was freed, or made, after the word was read.
+  heap::ForEachSpan(heap::MarkFreeSlots);
   uint64_t before = counts().marked_objects;
   ScanStopped(true);
   step("stacks and registers", before);
+  LeaveOutDeadStacks();
   MarkKernel();
   MarkRoots();
   step("roots", before);

@@ -6,6 +6,7 @@
 #include "base/types.h"
 #include "gc/clean_pages.h"
 #include "gc/scan.h"
+#include "gc/span_queue.h"
 #include "gc/work_queue.h"
 #include "heap/arena.h"
 
@@ -47,21 +48,26 @@ class Marker {
 
  private:
   static constexpr uint32_t kDepth = 2048;
-  static constexpr uint32_t kAhead = 16;  // objects whose memory is on its way to the cache
-  static constexpr size_t kBlockWords = 64;
+  static constexpr uint32_t kAhead = 32;  // objects whose memory is on its way to the cache
+  static constexpr uint32_t kBatch = 8;   // of them are requested together
 
   // A pointer on its way to its mark bit.
   struct Candidate {
     uint64_t* word;
-    uint32_t bit;  // its place in the word
+    uint32_t slot;   // of its span
+    uint32_t slice;  // of a span that may be queued; kNoSlice: the object itself is to be
     Addr base;
     uint32_t size;
   };
-  static constexpr uint32_t kLookahead = 16;  // pointers whose header or mark word is on its way
+  static constexpr uint32_t kLookahead = 32;  // a half of them is requested together
+
+  // Words that a block of a span may add, and those of blocks before it that wait to be visited.
+  static constexpr size_t kFound = ScanRoom(kScanBlock) + 256;
 
   void Push(uint64_t item);
   void Spill(uint32_t keep);
   bool Refill();
+  uint32_t Request(uint32_t head, uint32_t tail);
   void ScanItem(uint64_t item);
   void ScanObject(Addr a, size_t bytes);
   void ScanCareful(Addr a, size_t bytes);
@@ -71,9 +77,14 @@ class Marker {
   void ScanWholePages(Addr object, Addr end, Addr from, Addr to);
   bool ScanPage(Addr page, bool before, bool after);
   void ScanWords(const uint64_t* words, size_t count);
-  void MarkSmall(uint32_t slice, uint32_t slot, Addr base, uint32_t size);
+  void MarkSmall(uint32_t slice, uint32_t slot, Addr base, uint32_t size, bool queued);
+  uint32_t TakeRuns(uint32_t slice, const heap::SizeClass& k);
+  void ScanRuns(Addr base, uint32_t size);
+  bool ScanNextSpan();
+  void SpillSpans(uint32_t most);
   void Visit(uint64_t word);
   void TestAndMark(const Candidate& c);
+  void RequestMarkWords();
   void FinishCandidates();
   void MarkSlow(Addr a);
 
@@ -85,9 +96,16 @@ class Marker {
   uint32_t candidates_head_ = 0, candidates_tail_ = 0;  // of candidates_
   Candidate candidates_[kLookahead] = {};               // wait for their mark words
   uint64_t ring_[kAhead] = {};  // of Drain; not on the stacks of assists, which are roots
+  SpanQueue spans_;
+  // Neighbours that are to be scanned: the first slot, and how many.
+  struct Run {
+    uint16_t first, slots;
+  };
+  uint32_t run_count_ = 0;                  // in runs_
+  Run runs_[heap::kQueuedWords * 32] = {};  // of the span that is being scanned
   uint32_t depth_ = 0;
   uint64_t stack_[kDepth] = {};
-  uint64_t found_[3 * kBlockWords + 16] = {};
+  uint64_t found_[kFound] = {};
 };
 
 }  // namespace undergo::gc

@@ -25,10 +25,11 @@
 // as is live, or a quarter of it in large heaps, whose owners watch memory more than marking. What
 // grows there is the program's data, which takes its memory anyway, or leaks that began since; for
 // these the bound is 3 (2.25) times what is live and 16 MiB, instead of twice, once: the first
-// cycle that finds garbage ends it. After a second such cycle the next one is put off while the
-// heap grows so fast that it would cost more than a fiftieth of the time since the last: up to
-// twice what is live and 272 MiB, less where memory is scarce. A leak is slower than a program that
-// reads its data; and where it is not, small heaps take then what large heaps may take anyway.
+// cycle that finds garbage ends it. And the cycle after such a one is put off while the heap grows
+// so fast that it would cost more than a fifth of the time since the last, or a fiftieth after two
+// such cycles in a row: it begins at twice what is live and 288 MiB at the latest, earlier where
+// memory is scarce. A leak is slower than a program that reads its data; and where it is not, small
+// heaps take then what large heaps may take anyway.
 //
 // Rejected: a controller that smooths cons/mark (Go 1.19), which needs many cycles to see a change
 // of phase.
@@ -43,6 +44,7 @@ namespace {
 // Bounds of the trigger between live heap and goal, in 64ths.
 constexpr uint64_t kMinTrigger64ths = 45;
 constexpr uint64_t kMaxTrigger64ths = 61;
+constexpr uint64_t kMaxRunway64ths = 64 - kMinTrigger64ths;
 
 constexpr uint64_t kMinHeadroom = kMiB;  // below the memory limit
 constexpr uint64_t kHeadroomPercent = 3;
@@ -62,10 +64,10 @@ constexpr uint64_t kQuietRoom = 16 * kMiB;   // and the live heap, up to
 constexpr uint64_t kQuietCopy = 256 * kMiB;  // or, if that is more,
 constexpr uint64_t kQuietRoomPart = 4;       // of it
 constexpr int32_t kQuietPercent = 100;       // below it, or with a limit, memory is to be spared
-// After so many of them in a row, one that would cost more than this part of the time since the
-// last is put off.
-constexpr uint32_t kQuietCycles = 2;
-constexpr double kQuietTimePart = 50;
+// The cycle after it is put off while it would cost more than this part of the time between them,
+constexpr double kQuietTimePart = 5;
+constexpr double kQuietTimePartLater = 50;    // or this, after two such cycles in a row;
+constexpr uint64_t kPutOffMost = 272 * kMiB;  // all in all by so much and kQuietRoom
 
 uint64_t AddOrMax(uint64_t a, uint64_t b) {
   uint64_t sum;
@@ -111,8 +113,8 @@ void Pacer::NoteGarbage(uint64_t bytes) {
   quiet_cycles_ = quiet ? quiet_cycles_ + 1 : 0;
 }
 
-bool Pacer::GrowsFurther(uint32_t cycles) const {
-  return quiet_cycles_ >= cycles && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit;
+bool Pacer::GrowsFurther() const {
+  return quiet_cycles_ != 0 && percent_ >= kQuietPercent && memory_limit_ == kNoMemoryLimit;
 }
 
 uint64_t Pacer::GogcGoal() const {
@@ -128,19 +130,22 @@ void Pacer::Commit(uint64_t heap_live, bool sweep_done) {
   StoreRelaxed(&sweep_min_trigger_, sweep_done ? 0 : AddOrMax(heap_live, kMinSweepDistance));
   if (percent_ < 0) return SetGoal(kNoGoal, last_heap_scan_);
   uint64_t goal = GogcGoal();
-  if (!GrowsFurther(1)) return SetGoal(goal, last_heap_scan_);
+  if (!GrowsFurther()) return SetGoal(goal, last_heap_scan_);
   uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(heap_marked_, kQuietCopy));
   SetQuietGoal(AddOrMax(goal, room + kQuietRoom));
 }
 
-bool Pacer::MayPutOff() const { return GrowsFurther(kQuietCycles); }
-
 bool Pacer::PutOff(uint64_t heap_live, int64_t since_last, uint64_t spare) {
-  if (!MayPutOff()) return false;
+  if (!GrowsFurther()) return false;
   double cost = static_cast<double>(last_cpu_ns_) * GrowthTo(heap_live);
-  if (static_cast<double>(since_last) >= cost * kQuietTimePart) return false;
-  uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(spare, kQuietCopy)) + kQuietRoom;
+  double part = quiet_cycles_ == 1 ? kQuietTimePart : kQuietTimePartLater;
+  if (static_cast<double>(since_last) >= cost * part) return false;
+  uint64_t room = Max(heap_marked_ / kQuietRoomPart, Min(spare, kPutOffMost)) + kQuietRoom;
   uint64_t furthest = AddOrMax(GogcGoal(), room);
+  if (heap_marked_ < kQuietCopy) {
+    // What comes during the cycle is not counted: fast programs would begin it much earlier.
+    furthest = AddOrMax(furthest, Min(runway_, room / kMinTrigger64ths * kMaxRunway64ths));
+  }
   if (percent_goal_ >= furthest) return false;
   SetQuietGoal(Min(furthest, AddOrMax(Max(percent_goal_, heap_live), kQuietRoom)));
   return true;

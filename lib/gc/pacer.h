@@ -99,9 +99,9 @@ class Pacer {
   void Commit(uint64_t heap_live, bool sweep_done);
 
   // The live heap has come to the trigger, `since_last` ns after the end of the last cycle. True if
-  // the cycle is put off: the goal lies further away then, all in all by `spare` bytes at the most.
+  // the cycle is put off: the goal lies further away then. It begins after `spare` bytes at the
+  // latest; in small heaps, what is allocated until it ends comes on top.
   bool PutOff(uint64_t heap_live, int64_t since_last, uint64_t spare);
-  bool MayPutOff() const;  // else PutOff will say no
 
   // Start a cycle when the live heap reaches the trigger; it should end by the goal.
   HeapTarget Target(const MemorySizes& sizes) const;
@@ -141,7 +141,7 @@ class Pacer {
   GoalAndFloor FindGoal(const MemorySizes& sizes) const;
   uint64_t MemoryLimitGoal(const MemorySizes& sizes) const;
   void PlanWorkers(const CycleStart& start);
-  bool GrowsFurther(uint32_t cycles) const;  // after so many that found next to no garbage
+  bool GrowsFurther() const;  // after a cycle that found next to no garbage
   uint64_t GogcGoal() const;
   double GrowthTo(uint64_t heap) const;  // times what was live
   void SetGoal(uint64_t goal, uint64_t expected_heap);

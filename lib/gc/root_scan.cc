@@ -72,6 +72,7 @@ bool Cycle::BuildRoots() {
 // World stopped. Registers at once; stacks now if final, else they are noted for later.
 void Cycle::ScanStopped(bool final) {
   stack_count_ = 0;
+  if (!final) dead_count_ = 0;
   world::ForEachStopped([this, final](const world::StoppedThread& t) {
     if (t.frame != nullptr) marker().ScanRoots(t.frame, AlignDown(t.frame_size, 8));
     Addr sp = AlignDown(t.sp, 8), high = t.stack_high;
@@ -88,7 +89,31 @@ void Cycle::ScanStopped(bool final) {
       marker().ScanRoots(reinterpret_cast<void*>(sp), high - sp);
     }
     roots_.Subtract(t.stack_low, t.stack_high);
+    if (!final && check_mark_ && dead_count_ < kMaxStacks) {
+      storage_->dead[dead_count_++] = {t.stack_low, AlignDown(sp, kOsPageSize)};
+    }
   });
+}
+
+// A stack of which the dead part was left out at the first stop may be a plain root now, as that of
+// a kernel thread that runs a G. What was not written since then is as dead as it was.
+void Cycle::LeaveOutDeadStacks() {
+  struct Context {
+    RootList* roots;
+    Addr at;
+  };
+  for (uint32_t i = 0; i < dead_count_; ++i) {
+    Range r = storage_->dead[i];
+    Context context = {&roots_, r.from};
+    auto written = [](void* p, Addr from, Addr to) {
+      auto* c = static_cast<Context*>(p);
+      c->roots->Subtract(c->at, from);
+      c->at = to;
+    };
+    if (r.from < r.to && tracker_.Collect(r.from, r.to - r.from, false, written, &context)) {
+      roots_.Subtract(context.at, r.to);
+    }
+  }
 }
 
 void Cycle::ScanRange(const RootRange& r) {
@@ -131,7 +156,7 @@ void Cycle::MarkRoots() {
 
 // World stopped. The mappings as they are now: what is not tracked is read whole.
 bool Cycle::PrepareRescan() {
-  bool read = roots_.Build();
+  bool read = roots_.Rebuild();
   if (read) ScanStopped(true);
   MarkPinned();
   StoreRelease(&roots_ready_, 1u);  // pairs: RescanRoots
@@ -141,20 +166,21 @@ bool Cycle::PrepareRescan() {
 // World stopped. Piece by piece, with the other workers.
 void Cycle::RescanRoots(uint32_t worker) {
   while (LoadAcquire(&roots_ready_) == 0) CpuRelax();  // pairs: PrepareRescan
-  struct Context {
-    char* buffer;
-    CopyContext copy;
-    bool readable;
-  } context = {storage_->buffers[worker], {&storage_->markers[worker], false}, true};
+  CopyContext copy = {&storage_->markers[worker], false};
   // Never directly: guards that the program installed in page tables look like swapped pages.
+  struct Context {
+    ReadBatch batch;
+    bool readable;
+  } context = {{storage_->buffers[worker], ScanRootCopy, &copy}, true};
   auto run = [](void* p, Addr from, Addr to) {
     auto* c = static_cast<Context*>(p);
-    c->readable &= ReadRange(from, to, c->buffer, ScanRootCopy, &c->copy);
+    c->readable &= c->batch.Read(from, to);
   };
   uint32_t mine = FetchAddRelaxed(&next_root_, 1u), piece = 0;
   for (size_t i = 0; i < roots_.size(); ++i) {
     const RootRange& r = roots_[i];
-    context.copy.bytewise = r.bytewise;
+    if (copy.bytewise != r.bytewise) context.readable &= context.batch.Flush();
+    copy.bytewise = r.bytewise;
     size_t size = r.bytewise ? r.to - r.from : kRootPiece;  // words may lie across the border
     for (Addr at = r.from; at < r.to; at += Min(size, r.to - at)) {
       if (piece++ != mine) continue;
@@ -164,6 +190,7 @@ void Cycle::RescanRoots(uint32_t worker) {
       mine = FetchAddRelaxed(&next_root_, 1u);
     }
   }
+  if (!context.batch.Flush() || !context.readable) StoreRelaxed(&lost_, 1u);
 }
 
 bool Cycle::RescanExtra() {

@@ -15,6 +15,12 @@
 //   devices, vdso, vvar, vsyscall                no
 //   own ranges                                   no, to the page
 //
+// In the stop only the text of the mappings is read again. If it is the same as a moment before, so
+// is the list: writable mappings are in it as a whole, and pages of anonymous ones are asked for
+// again. That leaves private, protected mappings of regular files. To write to one of them, a
+// program has to take the protection away and put it back, and such calls are counted. (Between
+// the two lists it could do so by a bare system call, or through /proc/self/mem: that is not seen.)
+//
 // Devices: reading memory of a device can have side effects. The kernel itself refuses to copy from
 // it (VM_IO, VM_PFNMAP) and PAGEMAP_SCAN passes over it, so a device cannot be read by accident;
 // leaving device files out by name only spares cycles that would be abandoned over them.
@@ -68,9 +74,9 @@ bool IsDevice(const char* path) {
   return S_ISCHR(s.st_mode);  // block devices are mapped as any file is
 }
 
-constexpr size_t kLongMapping = 64 * kMiB;
+constinit uint32_t protection_changes = 0;  // atomic
 
-// Covered by ranges of ours. The reservation of the heap has a terabyte to be looked through.
+// Covered by ranges of ours, as the reservation of the heap, a terabyte to be looked through.
 bool IsOwn(Addr from, Addr to) {
   auto step = [](void* at, Addr low, Addr high) {
     auto* a = static_cast<Addr*>(at);
@@ -98,7 +104,7 @@ struct MapsVisitor {
   void Add(Addr from, Addr to) {
     pattern.from = from;
     pattern.to = to;
-    if (!list->Push(pattern)) failed = true;
+    if (!list->mapped_.Push(pattern)) failed = true;
   }
   static void AddRun(void* self, Addr from, Addr to) {
     static_cast<MapsVisitor*>(self)->Add(from, to);
@@ -130,14 +136,16 @@ struct MapsVisitor {
       Add(m.start, m.end);
     } else if (!m.shared && !exact && !pattern.file_pages) {
       if (m.anonymous + m.swapped != 0) Add(m.start, m.end);
-    } else if (!m.shared && (m.end - m.start < kLongMapping || !IsOwn(m.start, m.end))) {
-      auto files = pattern.file_pages ? plat::FilePages::kReport : plat::FilePages::kSkip;
-      pages->ForEachRun(m.start, m.end, files, AddRun, this);
+    } else if (!m.shared && !memory) {
+      pages->ForEachRun(m.start, m.end, plat::FilePages::kSkip, AddRun, this);
+    } else if (!m.shared && !IsOwn(m.start, m.end)) {
+      pattern.by_page = true;
+      Add(m.start, m.end);
     }
   }
 };
 
-bool RootList::Reserve(size_t count) {
+bool RangeArray::Reserve(size_t count) {
   if (count <= capacity_) return true;
   size_t bytes = Max(capacity_ * sizeof(RootRange) * 2, 64 * kKiB);
   bytes = Max(bytes, AlignUp(count * sizeof(RootRange), kOsPageSize));
@@ -152,8 +160,7 @@ bool RootList::Reserve(size_t count) {
   return true;
 }
 
-// Mappings that changed while the list was read may overlap the one before.
-bool RootList::Push(RootRange r) {
+bool RangeArray::Push(RootRange r) {
   if (count_ != 0) r.from = Max(r.from, ranges_[count_ - 1].to);
   if (r.from >= r.to) return true;
   if (!Reserve(count_ + 1)) return false;
@@ -161,30 +168,7 @@ bool RootList::Push(RootRange r) {
   return true;
 }
 
-bool RootList::Read(const plat::PageMap& pages, plat::MapSource source) {
-  count_ = 0;
-  has_io_uring_ = has_shared_memory_ = has_missed_module_ = has_direct_writer_ = false;
-  MapsVisitor visitor = {this, &pages, {}, false};
-  return plat::ForEachMapping(MapsVisitor::Visit, &visitor, source) && !visitor.failed;
-}
-
-bool RootList::Build() {
-  plat::PageMap pages;
-  bool exact = pages.IsExact();
-  bool ok = Read(pages, exact ? plat::MapSource::kPlain : plat::MapSource::kSizes);
-  if (ok && exact && has_shared_memory_ && plat::SwapInUse()) {
-    ok = Read(pages, plat::MapSource::kSizes);
-  }
-  // After the mappings: what became ours meanwhile holds nothing of the program any more.
-  auto subtract = [](void* list, Addr from, Addr to) {
-    return static_cast<RootList*>(list)->Subtract(from, to);
-  };
-  ok = ok && plat::ForEachOwnRange(subtract, this);
-  if (!ok) count_ = 0;
-  return ok;
-}
-
-bool RootList::Subtract(Addr from, Addr to) {
+bool RangeArray::Subtract(Addr from, Addr to) {
   size_t low = 0, high = count_;  // the first range that ends above `from`
   while (low < high) {
     size_t middle = (low + high) / 2;
@@ -213,6 +197,81 @@ bool RootList::Subtract(Addr from, Addr to) {
   count_ -= last - first;
   return true;
 }
+
+void RootList::ForgetMappings() {
+  mapped_.Clear();
+  has_io_uring_ = has_shared_memory_ = has_missed_module_ = has_direct_writer_ = false;
+}
+
+bool RootList::BuildFromText(const plat::PageMap& pages) {
+  ForgetMappings();
+  MapsVisitor visitor = {this, &pages, {}, false};
+  text_.ForEach(MapsVisitor::Visit, &visitor);
+  return !visitor.failed;
+}
+
+bool RootList::BuildFromSizes(const plat::PageMap& pages) {
+  ForgetMappings();
+  is_plain_ = false;
+  MapsVisitor visitor = {this, &pages, {}, false};
+  return plat::ForEachMapping(MapsVisitor::Visit, &visitor, plat::MapSource::kSizes) &&
+         !visitor.failed;
+}
+
+// From the mappings to the list.
+bool RootList::Expand(const plat::PageMap& pages) {
+  struct Context {
+    RangeArray* to;
+    RootRange range;
+    bool ok;
+  } context = {&ranges_, {}, true};
+  auto run = [](void* p, Addr from, Addr to) {
+    auto* c = static_cast<Context*>(p);
+    c->range.from = from;
+    c->range.to = to;
+    c->ok &= c->to->Push(c->range);
+  };
+  ranges_.Clear();
+  for (size_t i = 0; i < mapped_.size() && context.ok; ++i) {
+    const RootRange& r = mapped_[i];
+    context.range = r;
+    if (r.by_page) {
+      auto files = r.file_pages ? plat::FilePages::kReport : plat::FilePages::kSkip;
+      pages.ForEachRun(r.from, r.to, files, run, &context);
+    } else {
+      run(&context, r.from, r.to);
+    }
+  }
+  // After the mappings: what became ours meanwhile holds nothing of the program any more.
+  auto subtract = [](void* list, Addr from, Addr to) {
+    return static_cast<RangeArray*>(list)->Subtract(from, to);
+  };
+  return context.ok && plat::ForEachOwnRange(subtract, &ranges_);
+}
+
+bool RootList::Build() {
+  plat::PageMap pages;
+  protections_ = LoadAcquire(&protection_changes);  // pairs: NoteProtection
+  is_plain_ = pages.IsExact();
+  bool ok = is_plain_ ? text_.Read() && BuildFromText(pages) : BuildFromSizes(pages);
+  if (ok && is_plain_ && has_shared_memory_ && plat::SwapInUse()) ok = BuildFromSizes(pages);
+  ok = ok && Expand(pages);
+  if (!ok) ranges_.Clear();
+  return ok;
+}
+
+bool RootList::Rebuild() {
+  bool same = is_plain_ && !(has_shared_memory_ && plat::SwapInUse()) &&
+              protections_ == LoadAcquire(&protection_changes) &&  // pairs: NoteProtection
+              now_.Read() && now_ == text_;
+  if (!same) return Build();
+  plat::PageMap pages;
+  if (Expand(pages)) return true;
+  ranges_.Clear();
+  return false;
+}
+
+void NoteProtection() { FetchAddAcqRel(&protection_changes, 1u); }  // pairs: Build, Rebuild
 
 namespace {
 
@@ -344,6 +403,42 @@ struct RootWalk {
 bool ReadRange(Addr from, Addr to, void* buffer, ChunkVisitor f, void* context,
                size_t buffer_size) {
   return RangeWalk(nullptr, buffer, buffer_size, f, context).Read(from, to);
+}
+
+bool ReadBatch::Read(Addr from, Addr to) {
+  constexpr size_t kShort = kReadBuffer / 4;
+  size_t size = to - from;
+  if (size > kShort || (from | to) % sizeof(uint64_t) != 0) {
+    return Flush() && ReadRange(from, to, buffer_, f_, context_);
+  }
+  bool read = (count_ < kRanges && bytes_ + size <= kReadBuffer) || Flush();
+  ranges_[count_++] = {reinterpret_cast<void*>(from), size};
+  bytes_ += size;
+  return read;
+}
+
+bool ReadBatch::Flush() {
+  static_assert(sizeof(Range) == sizeof(struct iovec));
+  uint32_t count = count_;
+  size_t bytes = bytes_;
+  count_ = 0;
+  bytes_ = 0;
+  if (count == 0) return true;
+  struct iovec local = {buffer_, bytes};
+  long r = plat::Syscall(__NR_process_vm_readv, plat::Syscall(__NR_getpid), &local, 1, ranges_,
+                         count, 0);
+  bool all = r == static_cast<long>(bytes), read = true;
+  char* data = static_cast<char*>(buffer_);
+  for (uint32_t i = 0; i < count; ++i) {
+    auto at = reinterpret_cast<Addr>(ranges_[i].at);
+    if (all) {
+      f_(context_, data, at, ranges_[i].size);
+      data += ranges_[i].size;
+    } else {
+      read &= ReadRange(at, at + ranges_[i].size, buffer_, f_, context_);
+    }
+  }
+  return read;
 }
 
 bool ReadRoot(const plat::PageMap& pages, const RootRange& r, void* buffer, ChunkVisitor f,

@@ -57,6 +57,7 @@ UNDERGO_INLINE uint64_t Demangle(uint64_t w, uint64_t guard) {
 }  // namespace
 
 constinit ScanFn scan = ScanScalar;
+constinit uint32_t scan_step = 4;
 
 size_t ScanScalar(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
   const Addr base = target.base;
@@ -294,6 +295,32 @@ size_t ScanBytewise(const uint8_t* bytes, size_t n, const ScanTarget& target, ui
   return static_cast<size_t>(o - out);
 }
 
+// ---- words at every offset ----
+namespace {
+
+constinit ScanFn kernel = ScanScalar;  // for the offsets that always count
+
+// Few programs need it, and then time matters less than completeness: no vectors.
+size_t ScanUnaligned(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
+  uint64_t* o = out + kernel(words, count, target, out);
+  auto* bytes = reinterpret_cast<const char*>(words);
+  for (size_t i = 0; i + 4 + sizeof(uint64_t) <= count * sizeof(uint64_t); i += 4) {
+    for (size_t k = 1; k < 4; ++k) {
+      uint64_t w;
+      __builtin_memcpy(&w, bytes + i + k, sizeof w);
+      if (UNDERGO_UNLIKELY(w - target.base < target.size)) *o++ = w;
+    }
+  }
+  return static_cast<size_t>(o - out);
+}
+
+}  // namespace
+
+void ScanEveryByte() {
+  scan = ScanUnaligned;
+  scan_step = 1;
+}
+
 // ---- choice ----
 namespace {
 
@@ -352,23 +379,25 @@ SCAN_AVX512 void ForgetAvx512() {
 }  // namespace
 
 void ForgetScanned() {
-  if (scan == ScanAvx512) {
+  if (kernel == ScanAvx512) {
     ForgetAvx512();
-  } else if (scan == ScanAvx2) {
+  } else if (kernel == ScanAvx2) {
     ForgetAvx2();
   }
 }
 
 void ChooseScanKernel(const char** name) {
   const char* chosen = "scalar";
-  scan = ScanScalar;
+  kernel = ScanScalar;
   if (HasAvx512()) {
     chosen = "avx512";
-    scan = ScanAvx512;
+    kernel = ScanAvx512;
   } else if (HasAvx2()) {
     chosen = "avx2";
-    scan = ScanAvx2;
+    kernel = ScanAvx2;
   }
+  scan = kernel;
+  scan_step = 4;
   if (name != nullptr) *name = chosen;
 }
 

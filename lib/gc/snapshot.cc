@@ -171,18 +171,16 @@ struct WordSink {
     if (word - target->base < target->size) ok &= words->Push(word);
   }
   void Scan(const void* data, size_t bytes) {
-    uint64_t found[3 * 64 + 16];
+    uint64_t found[ScanRoom(kScanBlock)];
     auto* at = static_cast<const uint64_t*>(data);
     for (size_t left = bytes / 8; left != 0;) {
-      size_t n = Min(left, 64);
+      size_t n = Min(left, kScanBlock);
       size_t count = scan(at, n, *target, found);
       for (size_t i = 0; i < count; ++i) Add(found[i]);
       at += n;
       left -= n;
       if (left == 0) break;
-      uint64_t between;  // the word whose halves lie in two blocks
-      __builtin_memcpy(&between, reinterpret_cast<const char*>(at) - 4, sizeof between);
-      Add(between);
+      ForEachAcross(reinterpret_cast<Addr>(at), [this](uint64_t word) { Add(word); });
     }
   }
   void ScanBytes(const void* data, size_t bytes) {
@@ -392,7 +390,11 @@ void Cycle::ReadFrozenRoots() {
   }
   MarkPinned();
   for (uint32_t i = 0; i < extra_count_; ++i) {
-    ScanRange({extra_[i].from, extra_[i].to, true, false, false, true, true, true});
+    RootRange all = {};
+    all.from = extra_[i].from;
+    all.to = extra_[i].to;
+    all.writable = all.readable = all.file_pages = all.swapped = true;
+    ScanRange(all);
   }
   snapshot_.report()->globals_bytes = marker().counts().root_bytes - times_.stack_bytes;
 }

@@ -6,15 +6,15 @@
 
 namespace undergo::gc {
 
-// Chunks are mapped together.
+// Chunks are mapped together. They have no memory before they are used.
 struct WorkBlock {
   static constexpr size_t kChunks = 63;
   WorkBlock* next;  // pool's lock
+  size_t used;      // chunks; pool's lock
   alignas(sizeof(WorkChunk)) WorkChunk chunks[kChunks];
 };
 
 namespace {
-constexpr size_t kKeptBlocks = 4;
 constexpr uint32_t kSpins = 400;  // some objects' time
 }  // namespace
 
@@ -41,20 +41,27 @@ void WorkPool::Put(WorkChunk* c) {
 
 WorkChunk* WorkPool::NewChunk() {
   sync::MutexLock hold(lock_);
-  if (empty_ == nullptr) {
-    auto* block = static_cast<WorkBlock*>(plat::MapPages(sizeof(WorkBlock)));
-    if (block == nullptr) {
-      Fail("no memory for the mark queue");
-      return nullptr;
-    }
-    block->next = blocks_;
-    blocks_ = block;
-    AddChunks(block);
-  }
   WorkChunk* c = empty_;
-  empty_ = c->next;
+  if (c != nullptr) {
+    empty_ = c->next;
+  } else {
+    if ((blocks_ == nullptr || blocks_->used == WorkBlock::kChunks) && !AddBlockLocked())
+      return nullptr;
+    c = &blocks_->chunks[blocks_->used++];
+  }
   c->count = 0;
   return c;
+}
+
+bool WorkPool::AddBlockLocked() {
+  auto* block = static_cast<WorkBlock*>(plat::MapPages(sizeof(WorkBlock)));
+  if (block == nullptr) {
+    Fail("no memory for the mark queue");
+    return false;
+  }
+  block->next = blocks_;
+  blocks_ = block;
+  return true;
 }
 
 void WorkPool::Recycle(WorkChunk* c) {
@@ -63,29 +70,15 @@ void WorkPool::Recycle(WorkChunk* c) {
   empty_ = c;
 }
 
-void WorkPool::AddChunks(WorkBlock* block) {
-  for (WorkChunk& c : block->chunks) {
-    c.next = empty_;
-    empty_ = &c;
-  }
-}
-
 void WorkPool::Release() {
   sync::MutexLock hold(lock_);
   full_ = empty_ = nullptr;
-  WorkBlock* block = blocks_;
-  blocks_ = nullptr;
-  for (size_t n = 0; block != nullptr; ++n) {
-    WorkBlock* next = block->next;
-    if (n < kKeptBlocks) {
-      block->next = blocks_;
-      blocks_ = block;
-      AddChunks(block);
-    } else {
-      plat::Unmap(reinterpret_cast<Addr>(block), sizeof(WorkBlock));
-    }
-    block = next;
+  while (blocks_ != nullptr && blocks_->next != nullptr) {
+    WorkBlock* block = blocks_;
+    blocks_ = block->next;
+    plat::Unmap(reinterpret_cast<Addr>(block), sizeof(WorkBlock));
   }
+  if (blocks_ != nullptr) blocks_->used = 0;
 }
 
 void WorkPool::Reset() {

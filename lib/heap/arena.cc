@@ -33,6 +33,8 @@ struct Layout {
   Table fates;
   Table rare;
   Table kinds;
+  Table queue;
+  Table noted;
 };
 
 constinit Layout layout;
@@ -49,12 +51,13 @@ size_t TableBytes(const Table& t, uint32_t slices) {
 size_t MetadataBytes(uint32_t slices) {
   return TableBytes(layout.spans, slices) + TableBytes(layout.back, slices) +
          TableBytes(layout.marks, slices) + TableBytes(layout.fates, slices) +
-         TableBytes(layout.rare, slices) + TableBytes(layout.kinds, slices);
+         TableBytes(layout.rare, slices) + TableBytes(layout.kinds, slices) +
+         TableBytes(layout.queue, slices) + TableBytes(layout.noted, slices);
 }
 
 void PlaceTables(Addr at, uint32_t slices) {
-  for (Table* t :
-       {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare, &layout.kinds}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare,
+                   &layout.kinds, &layout.queue, &layout.noted}) {
     t->base = at;
     for (int r = 0; r < kRegions; ++r) {
       t->committed[r] = at + AlignDown(size_t{layout.begin[r]} * t->stride, kOsPageSize);
@@ -66,6 +69,8 @@ void PlaceTables(Addr at, uint32_t slices) {
   arena.fates = layout.fates.base;
   arena.rare = layout.rare.base;
   arena.kinds = layout.kinds.base;
+  arena.queue = layout.queue.base;
+  arena.noted = layout.noted.base;
 }
 
 void SetRegions(uint32_t capacity, uint32_t lower_limit) {
@@ -121,6 +126,7 @@ bool CommitAll(int region, uint32_t from, uint32_t to) {
   return CommitTable(layout.spans, region, to) && CommitTable(layout.back, region, to) &&
          CommitTable(layout.marks, region, to) && CommitTable(layout.fates, region, to) &&
          CommitTable(layout.rare, region, to) && CommitTable(layout.kinds, region, to) &&
+         CommitTable(layout.queue, region, to) && CommitTable(layout.noted, region, to) &&
          CommitRange(SliceAddr(from), size_t{to - from} << kSliceShift);
 }
 
@@ -136,6 +142,8 @@ bool ArenaInitLocked() {
   layout.fates.stride = kFateStride;
   layout.rare.stride = kRareStride;
   layout.kinds.stride = sizeof(uint8_t);
+  layout.queue.stride = sizeof(QueueEntry);
+  layout.noted.stride = sizeof(uint8_t);
   if (!plat::AddressSpaceLimited()) {
     // ThreadSanitizer accepts mappings in the uppermost 1.5 TiB only.
     uint32_t most = &__tsan_init != nullptr ? kMaxSlices >> 3 : kMaxSlices;
@@ -186,11 +194,20 @@ void ArenaReleaseReservationLocked() {
   StoreRelease(&arena.size, size_t{upper_used ? upper : lower} << kSliceShift);  // pairs: readers
   plat::Unmap(SliceAddr(lower), size_t{layout.begin[1] - lower} << kSliceShift);
   plat::Unmap(SliceAddr(upper), size_t{layout.capacity - upper} << kSliceShift);
-  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare}) {
+  for (Table* t : {&layout.spans, &layout.back, &layout.marks, &layout.fates, &layout.rare,
+                   &layout.kinds, &layout.queue, &layout.noted}) {
     Addr upper_start = t->base + AlignDown(size_t{layout.begin[1]} * t->stride, kOsPageSize);
     if (upper_start > t->committed[0]) plat::Unmap(t->committed[0], upper_start - t->committed[0]);
     Addr table_end = t->base + TableBytes(*t, layout.capacity);
     if (table_end > t->committed[1]) plat::Unmap(t->committed[1], table_end - t->committed[1]);
+  }
+}
+
+void ForgetMarks() {
+  for (int r = 0; r < kRegions; ++r) {
+    for (uint32_t i = layout.begin[r], end = LoadRelaxed(&layout.committed[r]); i < end; ++i) {
+      StoreRelaxed(NotedMarks(i), uint8_t{0});
+    }
   }
 }
 

@@ -38,6 +38,8 @@ struct ArenaRange {
   Addr fates = 0;   // the other two of slice 0
   Addr rare = 0;    // rare planes of slice 0
   Addr kinds = 0;   // kind of slice 0
+  Addr queue = 0;   // QueueEntry of slice 0
+  Addr noted = 0;   // NotedMarks of slice 0
 };
 extern constinit ArenaRange arena;
 
@@ -58,6 +60,42 @@ inline Addr SpanAddr(const Span* s) { return SliceAddr(SliceOfSpan(s)); }
 // else 0, and the header tells. Atomic; written by GcNewSpan and GcForgetSpan. As with the span's
 // state, who reads it may be late: see gc/marker.cc.
 inline uint8_t* KindOf(uint32_t slice) { return reinterpret_cast<uint8_t*>(arena.kinds) + slice; }
+
+// Small objects are scanned span by span (gc/marker.cc). Their spans have few enough slots that a
+// second plane, of those that were scanned or need no scan, fits behind the first in its room.
+inline constexpr uint32_t kQueuedWords = kMaxWords / 2;
+inline constexpr uint32_t kMaxQueuedSize = 512;  // bytes of a slot
+inline constexpr bool IsQueuedClass(const SizeClass& k) {
+  return k.words <= kQueuedWords && k.size <= kMaxQueuedSize;
+}
+// The span that begins with a slice, in a marker's queue (gc/span_queue.h).
+struct QueueEntry {
+  uint32_t waits;  // atomic; 0: it does not, kManyWait, or 1 + the only slot that is to be scanned
+  uint32_t next;   // slice behind it, if there is one; of the marker in whose queue it is
+};
+inline constexpr uint32_t kManyWait = ~0u;
+inline QueueEntry* QueueEntryOf(uint32_t slice) {
+  return reinterpret_cast<QueueEntry*>(arena.queue) + slice;
+}
+
+// Not 0: in the slice may lie something that the mark phase has marked, or counts as marked because
+// it was free or was handed out. Atomic.
+inline uint8_t* NotedMarks(uint32_t slice) {
+  return reinterpret_cast<uint8_t*>(arena.noted) + slice;
+}
+// After the marks were set, by a locked instruction; any thread.
+inline void NoteMarks(uint32_t slice, uint32_t slices) {
+  for (uint8_t *at = NotedMarks(slice), *end = at + slices; at < end; ++at) {
+    if (LoadRelaxed(at) == 0) StoreRelaxed(at, uint8_t{1});
+  }
+}
+// The same for a large object, which does not use the slack behind it.
+inline void NoteLarge(const Span* s) {
+  NoteMarks(SliceOfSpan(s),
+            static_cast<uint32_t>((s->large_bytes + kSliceSize - 1) >> kSliceShift));
+}
+// Before marks are reset. One thread; others may note what they hand out.
+void ForgetMarks();
 
 // The span in use that covers an address of the arena, or null. Safe for any address at any time;
 // what it returns may be freed by another thread meanwhile.
@@ -92,6 +130,8 @@ void ArenaReleaseReservationLocked();
 inline uint64_t* MarkedBits(size_t slice) {
   return reinterpret_cast<uint64_t*>(arena.marks + slice * kMarkStride);
 }
+
+inline uint64_t* ScannedBits(size_t slice) { return MarkedBits(slice) + kQueuedWords; }
 
 // Bits of a span, by slot, in one of the planes. No memory until they are written.
 inline uint64_t* MarkBits(const Span* s, Plane plane) {

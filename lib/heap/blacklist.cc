@@ -10,7 +10,7 @@ constinit Blacklist blacklist;
 void Blacklist::Begin() {
   // Where address space is scarce, nobody asks (MHeap::AllocInLocked).
   if (bits_ == nullptr && !ArenaIsUnreserved()) {
-    bits_ = static_cast<uint64_t*>(plat::ReserveReadable(2 * kWords * sizeof(uint64_t), 0));
+    bits_ = static_cast<uint64_t*>(plat::ReserveReadable(kSize, 0));
   }
   uint32_t older = 1 - newer_;
   // Fresh pages read as zero. If the kernel refuses, old entries stay: address space, no more.
@@ -23,8 +23,14 @@ void Blacklist::Begin() {
 
 bool Blacklist::MakeWritable(size_t piece) {
   if (bits_ == nullptr) return false;
-  if (!plat::Commit(reinterpret_cast<Addr>(bits_) + piece * kPiece, kPiece)) return false;
-  FetchOrAcqRel(&writable_, uint64_t{1} << piece);  // pairs: Writable
+  Addr all = reinterpret_cast<Addr>(bits_);
+  uint64_t made = uint64_t{1} << piece;
+  if (!plat::DataLimited() && plat::Commit(all, kSize)) {
+    made = ~uint64_t{0};
+  } else if (!plat::Commit(all + piece * kPiece, kPiece)) {
+    return false;
+  }
+  FetchOrAcqRel(&writable_, made);  // pairs: Writable
   return true;
 }
 

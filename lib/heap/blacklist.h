@@ -41,9 +41,9 @@ class Blacklist {
 
  private:
   static constexpr size_t kWords = kMaxSlices / 64;  // of a half
+  static constexpr size_t kSize = 2 * kWords * sizeof(uint64_t);  // bytes
   static constexpr size_t kPiece = 64 * kKiB;
-  static constexpr size_t kPieces = 2 * kWords * sizeof(uint64_t) / kPiece;
-  static_assert(kPieces <= 64);
+  static_assert(kSize / kPiece <= 64);
 
   static size_t PieceOf(uint32_t half, size_t word) {
     return (half * kWords + word) * sizeof(uint64_t) / kPiece;
@@ -56,8 +56,9 @@ class Blacklist {
 
   uint32_t newer_ = 0;  // atomic; written by Begin
   bool any_[2] = {};    // atomic; the half has bits
-  // Both halves, mapped by the first Begin. All of it can be read; what was never written cannot be
-  // written to, so that it is not charged where data is limited (RLIMIT_DATA). Atomic.
+  // Both halves, mapped by the first Begin. All of it can be read. Where data is limited, only the
+  // pieces that were written to can be written to, as others would be charged; elsewhere all can
+  // after the first, because each piece is a mapping more that every stop reads about. Atomic.
   uint64_t* bits_ = nullptr;
   uint64_t writable_ = 0;  // atomic; by piece
 };

@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "heap/bad_free.h"
+#include "heap/blocked.h"
 #include "heap/fastpath.h"
 #include "heap/large.h"
 #include "heap/late_heap.h"
@@ -59,6 +60,22 @@ void MayTellCollector() {
     TellCollector();
 }
 
+long WriteZero(volatile char* at) {
+  *at = 0;
+  return 0;
+}
+
+// A new object from the slow path, before the program gets it.
+void Finish(void* p) {
+  if (UNDERGO_UNLIKELY(sites_on)) RecordSite(p);
+  MCache* mc = thread_words.mcache;
+  if (UNDERGO_UNLIKELY(mc->fresh) && thread_words.busy == 0) {
+    mc->fresh = false;
+    CallBlocked(WriteZero, static_cast<char*>(p));
+  }
+  MayTellCollector();
+}
+
 void* WantLarge(size_t size, uint32_t align_slices, bool want_zero) {
   if (before_large != nullptr && thread_words.busy == 0) {
     HookScope hook;
@@ -96,8 +113,7 @@ void* AllocSlow(size_t size, bool want_zero) {
     p = SmallSlow(cls, &zeroed);
   }
   if (p == nullptr) return NoMemory();
-  if (UNDERGO_UNLIKELY(sites_on)) RecordSite(p);
-  MayTellCollector();
+  Finish(p);
   return want_zero && !zeroed ? __builtin_memset(p, 0, size) : p;
 }
 
@@ -108,8 +124,7 @@ void* MallocClass(uint32_t cls) {
   bool zeroed;
   void* p = SmallSlow(cls, &zeroed);
   if (p == nullptr) return NoMemory();
-  if (UNDERGO_UNLIKELY(sites_on)) RecordSite(p);
-  MayTellCollector();
+  Finish(p);
   return p;
 }
 

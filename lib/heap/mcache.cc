@@ -28,6 +28,7 @@
 #include "base/assert.h"
 #include "heap/arena.h"
 #include "heap/bad_free.h"
+#include "heap/blocked.h"
 #include "heap/mcentral.h"
 #include "heap/mheap.h"
 #include "heap/quarantine.h"
@@ -36,12 +37,18 @@
 
 namespace undergo::heap {
 
+long CallPlainly(void* fn, const long args[6]) {
+  auto* call = reinterpret_cast<long (*)(long, long, long, long, long, long)>(fn);
+  return call(args[0], args[1], args[2], args[3], args[4], args[5]);
+}
+
 constinit MCache empty_mcache = {};
 UNDERGO_TLS ThreadWords thread_words = {
     &empty_mcache, 0, 0,       0, 0,       nullptr, nullptr, nullptr, 0, 0, 0,
     nullptr,       0, nullptr, 0, nullptr, 0,       0,       0,       {}};
 constinit BusyEndHook on_busy_end = nullptr;
 constinit BusyEndHook on_jump = nullptr;
+constinit BlockedHook call_blocked = CallPlainly;
 
 namespace {
 
@@ -196,6 +203,7 @@ Span* NewSpan(MCache* mc, uint32_t cls) {
     bool dense = mc->handed_out[cls] >= uint64_t{kDenseSpans} * k.slots;
     s = AllocSpanOrReclaim(k.slices, 1, dense ? SpanUse::kDense : SpanUse::kOther, &zeroed);
     if (s == nullptr) return nullptr;
+    if (zeroed) mc->fresh = mheap.OnHugePages(s);
   }
   s->magic = k.slices == 1 && !QuarantineOn() ? k.magic : 0;
   s->slot_size = k.size;

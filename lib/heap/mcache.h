@@ -45,6 +45,7 @@ struct alignas(64) MCache {
   size_t gc_small;            // owner; bytes in small slots that gc_heap.live_bytes lacks
   int64_t gc_credit;          // owner; bytes of allocation that assists have paid in advance
   size_t gc_news;             // owner; bytes that the collector has not been told of
+  bool fresh;                 // owner; a new span lies on huge pages that perhaps nobody touched
   uint32_t tick;              // owner; refills until the next Tick of the page heap
   uint64_t slow_refills;      // owner; refills that needed another span
   MCache* all_next;           // every mcache ever made; set once, before it is published

@@ -61,6 +61,8 @@ class MHeap {
   // Delay before free memory is given back; 0 means within a few ticks, ~0 never.
   void SetPurgeDelay(uint64_t ns);
   void SetHugePages(HugePages mode);
+  // Whether the memory of the span comes as huge pages, if the kernel has any.
+  bool OnHugePages(const Span* s) const { return SliceOfSpan(s) >= RegionBegin(Region::kUpper); }
 
   // The program limits its address space: keep what is committed, return the rest.
   void ReleaseReservation();

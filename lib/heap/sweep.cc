@@ -266,6 +266,17 @@ bool Claim(Span* s, uint32_t goal) {
   return CasAcqRel(&s->sweepgen, &seen, goal - 1);  // pairs: other sweepers
 }
 
+bool HasScannedBits(const Span* s) { return s->magic != 0 && IsQueuedClass(kClasses[s->cls]); }
+
+// What is marked needs no scan. The slice may be in a queue: that is not touched.
+void ResetScanned(const Span* s) {
+  if (!HasScannedBits(s)) return;
+  uint32_t slice = SliceOfSpan(s);
+  const uint64_t* marks = MarkedBits(slice);
+  uint64_t* scanned = ScannedBits(slice);
+  for (uint32_t w = 0; w < s->words(); ++w) StoreRelaxed(&scanned[w], LoadRelaxed(&marks[w]));
+}
+
 }  // namespace
 
 void ReportHiddenUse(const char* what, const Span* s, uint32_t slot, const Addr* by,
@@ -354,6 +365,14 @@ void EnsureSweptSlow(Span* s) {
   }
 }
 
+// The order keeps the old contents of the slots from being read.
+void MarkWithoutScan(const Span* s, uint32_t w, uint64_t bits) {
+  uint32_t slice = SliceOfSpan(s);
+  if (HasScannedBits(s)) FetchOrAcqRel(&ScannedBits(slice)[w], bits);  // pairs: Marker::TakeRuns
+  FetchOrAcqRel(&MarkedBits(slice)[w], bits);                          // pairs: the marker's own
+  NoteMarks(slice, s->slices);
+}
+
 void GcNewSpan(Span* s) {
   s->gc_flags = 0;
   StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
@@ -361,6 +380,7 @@ void GcNewSpan(Span* s) {
   if (LoadRelaxed(&s->has_pins) != 0) ClearAllPins(s);
   if (QuarantineOn()) ClearAllQuarantined(s);
   __builtin_memset(MarkBits(s, Plane::kMarked), 0, s->words() * sizeof(uint64_t));
+  ResetScanned(s);
   uint8_t kind = s->magic != 0 ? static_cast<uint8_t>(1 + s->cls) : uint8_t{0};
   StoreRelease(KindOf(SliceOfSpan(s)), kind);  // pairs: Marker::Visit
 }
@@ -393,7 +413,13 @@ size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared) {
   uint64_t* marks = MarkBits(s, Plane::kMarked);
   bool black = gc_heap.black;
   uint64_t fresh = black ? bits : bits & ~LoadRelaxed(&marks[w]);
-  if (fresh != 0) FetchOrAcqRel(&marks[w], fresh);  // pairs: the marker's own OR
+  if (LoadRelaxed(&gc_heap.marking)) {
+    MarkWithoutScan(s, w, bits);
+  } else if (fresh != 0) {
+    FetchOrAcqRel(&marks[w], fresh);  // pairs: SweepSpan
+    // A mark phase may have begun since the look at `marking`.
+    NoteMarks(SliceOfSpan(s), s->slices);
+  }
   if (UNDERGO_UNLIKELY(s->gc_flags != 0)) {
     if ((s->gc_flags & kHasCondemned) != 0) {
       uint64_t* condemned = MarkBits(s, Plane::kCondemned);
@@ -450,6 +476,8 @@ void GcLargeChanged(Span* s, size_t before, size_t after) {
     StoreRelaxed(&s->sweepgen, LoadRelaxed(&heap_sweepgen));
     StoreRelaxed(&MarkBits(s, Plane::kMarked)[0], gc_heap.black ? 1u : 0u);
   }
+  // Its new part, too: the marker may have seen it before.
+  if (LoadRelaxed(&gc_heap.marking) && after > before) NoteLarge(s);
   if (gc_heap.black && after > before) {
     FetchAddRelaxed(&gc_heap.black_bytes, uint64_t{after - before});
   }
@@ -492,8 +520,24 @@ void ResetMarks(Span* s) {
     StoreRelaxed(&marks[0], 0u);
     return;
   }
+  uint64_t any = 0;
   for (uint32_t w = 0; w < s->words(); ++w) {
-    StoreRelaxed(&marks[w], LoadRelaxed(&s->free_bits[w]) | LoadRelaxed(&s->remote_bits[w]));
+    uint64_t free = LoadRelaxed(&s->free_bits[w]) | LoadRelaxed(&s->remote_bits[w]);
+    StoreRelaxed(&marks[w], free);
+    any |= free & s->ValidBits(w);
+  }
+  // They may be on their way out already, to a thread that noted marks before ForgetMarks (the late
+  // heap takes a slot after GcTakeSlots).
+  if (any != 0) NoteMarks(SliceOfSpan(s), s->slices);
+  ResetScanned(s);
+}
+
+void MarkFreeSlots(Span* s) {
+  if (s->state == SpanState::kLarge) return;
+  uint64_t* marks = MarkBits(s, Plane::kMarked);
+  for (uint32_t w = 0; w < s->words(); ++w) {
+    uint64_t free = LoadRelaxed(&s->free_bits[w]) | LoadRelaxed(&s->remote_bits[w]);
+    StoreRelaxed(&marks[w], LoadRelaxed(&marks[w]) | free);
   }
 }
 

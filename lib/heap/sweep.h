@@ -31,7 +31,7 @@ struct GcHeap {
   bool enabled = false;  // set once, before threads exist
   bool black = false;    // from stop 1 to the flip: objects handed out are born marked
   bool unswept = false;  // a sweep is under way
-  bool marking = false;  // kMarked has the meaning that it has in a mark phase
+  bool marking = false;  // kMarked has the meaning that it has in a mark phase; atomic
   ReclaimMode mode = ReclaimMode::kReclaim;
   bool leaky = false;         // atomic; a sweep found much garbage: slots are cleared before reuse
   bool clobber = false;       // GODEBUG=clobberfree: fill what is reclaimed, do not clear it
@@ -117,6 +117,8 @@ inline void EnsureSwept(Span* s) {
 void GcNewSpan(Span* s);
 // A span without objects goes away.
 void GcForgetSpan(Span* s);
+// In a mark phase: slots of word w that are handed out, or may be without further notice.
+void MarkWithoutScan(const Span* s, uint32_t w, uint64_t bits);
 // `bits` of word w leave the free structure for a cursor. Returns bytes that count as live now;
 // *cleared: all of the slots were cleared.
 size_t GcTakeSlots(Span* s, uint32_t w, uint64_t bits, bool* cleared);
@@ -127,6 +129,8 @@ void GcLargeChanged(Span* s, size_t before, size_t after);
 
 // Prepares the marks of a span for a mark phase: free slots need no visit.
 void ResetMarks(Span* s);
+// Free slots count as marked once more, those included that became free since. World stopped.
+void MarkFreeSlots(Span* s);
 // In a forked child: a span that a thread of the parent was sweeping keeps all that was not freed.
 void KeepHalfSwept(Span* s);
 // Between cycles, by the thread that runs them: slots that the program freed do not count as live

@@ -136,7 +136,7 @@ std::string HelpText() {
       "Usage: undergo [options] [--] PROGRAM [ARGS]   run PROGRAM under undergo\n"
       "       undergo audit [options] [--] PROGRAM    may PROGRAM be collected?\n"
       "       undergo doctor                          show what this machine offers\n"
-      "Options (those for settings go before the environment; see undergo(1)):\n";
+      "Options (settings go before GOGC, UNDERGO=KEY=VALUE,... of the environment):\n";
   for (size_t i = 0; i < boot::kOptionCount; ++i) {
     const OptionInfo& info = boot::kOptionTable[i];
     if (info.scope == OptionScope::kGodebug) continue;
@@ -145,9 +145,7 @@ std::string HelpText() {
   text += HelpLine("godebug=NAME=N,...", "trace and debug settings, as in Go");
   text += HelpLine("library=PATH", "the library to use instead of ours");
   text += HelpLine("version, --help", "print the version, or this page");
-  text +=
-      "Environment: GOGC, GOMEMLIMIT, GOMAXPROCS, GODEBUG, UNDERGO=key=value,...\n"
-      "Exit status: PROGRAM's; 2 bad setting, 126 not executable, 127 not found.\n";
+  text += "Exit status: PROGRAM's; 2 bad setting, 126 not executable, 127 not found.\n";
   return text;
 }
 

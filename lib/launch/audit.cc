@@ -110,9 +110,11 @@ int Judge(const gc::AuditCounters& c, int status) {
   int result = kAuditPassed;
   if (c.uses != 0) {
     result = kAuditHidden;
-    verdict = "hidden pointers: " + Count(c.uses, "use") +
-              " of objects that nothing pointed to; the lines above tell where they are from. "
-              "UNDERGO=nocollect=MODULE keeps what a module allocates";
+    verdict =
+        "hidden pointers: " + Count(c.uses, "use") +
+        " of objects that nothing pointed to; the lines above tell where they are from. "
+        "UNDERGO=unaligned=on finds pointers at odd addresses, UNDERGO=nocollect=MODULE keeps "
+        "what a module allocates";
     if (failed) verdict += "; the program " + end;
   } else if (failed) {
     result = kAuditFailed;

@@ -7,10 +7,11 @@
 namespace undergo::plat {
 
 using RangeVisitor = void (*)(void* context, Addr from, Addr to);
+using RangeFilter = bool (*)(void* context, Addr from, Addr to);
 
 // Tracking by userfaultfd write-protection in asynchronous mode and PAGEMAP_SCAN (Linux 6.7). All
 // ranges are whole pages. Arm, Collect, Disarm and Unregister may be called by several threads at
-// once; Open, Close, CanaryOk and AbandonInChild by one. Three rules of use:
+// once; Open, Close, the canary and AbandonInChild by one. Three rules of use:
 // * A page that appears in an armed range later (first touch, after MADV_DONTNEED) counts as
 //   written, so nothing is lost by arming present pages only.
 // * Memory that is mapped after Arm is not tracked; Collect reports its present pages each time.
@@ -22,7 +23,7 @@ class DirtyTracker {
   // Ends all tracking: no page stays write-protected.
   void Close();
   bool IsOpen() const { return uffd_ >= 0; }
-  // Why the last Open, Arm, Collect or CanaryOk failed: a constant string.
+  // Why the last Open, Arm, Collect or canary failed: a constant string.
   const char* Reason() const;
 
   // Counts successful calls of Open: what was armed through an earlier one is not tracked any more.
@@ -38,21 +39,29 @@ class DirtyTracker {
   bool ArmAgain(Addr from, size_t size, RangeVisitor f, void* context);
   // Registers the range and protects nothing: all of its present pages count as written.
   bool Extend(Addr from, size_t size);
+  // The descriptors are still those that Open made, and this is the process that made them.
+  bool IsUsable() { return DescriptorsAreOurs(); }
   // Calls f for each run of pages written since they were armed. With `rearm` these are armed again
-  // in the same step. Present pages without tracking are reported always. False: tracking was lost
-  // (what was reported is right but not complete).
+  // in the same step; without it, the caller has asked IsUsable since the world stopped. Present
+  // pages without tracking are reported always. False: tracking was lost (what was reported is
+  // right but not complete).
   bool Collect(Addr from, size_t size, bool rearm, RangeVisitor f, void* context);
   // Collect without `rearm`, for memory without many holes: faster there, and slower among holes.
-  bool CollectDense(Addr from, size_t size, RangeVisitor f, void* context);
+  // Runs of written pages and holes of which `matters` says no are passed over.
+  bool CollectDense(Addr from, size_t size, RangeFilter matters, RangeVisitor f, void* context);
   // Takes the write protection away: no more faults, all pages count as written.
   void Disarm(Addr from, size_t size);
   // Disarm, and the kernel forgets the range.
   void Unregister(Addr from, size_t size);
 
-  // Tracking still works: both descriptors are the files that were opened, and a page of ours that
-  // is armed and written is seen as written. False when the program closed all descriptors, put
+  // Tracking works: both descriptors are the files that were opened, and a page of ours that is
+  // armed and written is seen as written. False when the program closed all descriptors, put
   // another file under our numbers, or installed a filter that refuses the calls.
-  bool CanaryOk();
+  bool CanaryOk() { return ArmCanary() && CanaryHeld(); }
+  // Its two halves. The first costs ten times the second: other CPUs have to forget the page. Once
+  // for each CanaryHeld.
+  bool ArmCanary();
+  bool CanaryHeld();
 
   // In a child after fork: tracking is gone (it belongs to the parent's memory) and the
   // descriptors are closed. Open() may be called again.

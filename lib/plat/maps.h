@@ -27,6 +27,23 @@ enum class MapSource : uint8_t { kPlain, kSizes };
 bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* context,
                     MapSource source = MapSource::kPlain);
 
+// The same list as the kernel writes it, all of it, to be compared with that of another moment.
+class MapsText {
+ public:
+  // False when it cannot be read to its end, or there is no memory.
+  bool Read();
+  bool operator==(const MapsText& other) const;
+  // As ForEachMapping, plainly; also again and again.
+  void ForEach(bool (*visit)(void* context, const Mapping& m), void* context);
+
+ private:
+  bool Reserve(size_t bytes);
+
+  char* text_ = nullptr;  // own pages, kept
+  size_t size_ = 0;
+  size_t capacity_ = 0;
+};
+
 // Appends "0xADDRESS (module+0xoffset)" as far as it can be found out.
 void DescribeAddress(Addr a, Fmt* out);
 

@@ -6,11 +6,11 @@
 
 namespace undergo::plat {
 
-// Starts fn(arg) on a thread that shares everything with the process. It has all signals but 33 blocked,
-// a stack of its own with a guard page, and a thread block in which the library's initial-exec
-// variables have their initial values; it must not call libc functions that use errno, stdio or
-// locks. `name` is shown by ps (at most 15 characters). Returns its id, or -errno. It ends when
-// `fn` returns; its memory is used for the next one or given back then.
+// Starts fn(arg) on a thread that shares everything with the process. It has all signals but 33
+// blocked, a stack of its own with a guard page, and a thread block in which the library's
+// initial-exec variables have their initial values; it must not call libc functions that use errno,
+// stdio or locks. `name` is shown by ps (at most 15 characters). Returns its id, or -errno. It ends
+// when `fn` returns; its memory is used for the next one or given back then.
 long SpawnThread(void (*fn)(void*), void* arg, const char* name);
 
 // Lets such threads run on all CPUs that the caller may use but the one that it is on. Nothing
@@ -18,6 +18,8 @@ long SpawnThread(void (*fn)(void*), void* arg, const char* name);
 // is so already; -1 there for the first time.
 void KeepOffOwnCpu(const long* tids, uint32_t count, int* cpu);
 
+// Whether no thread of the process has this id; 0 is nobody's.
+bool IsGone(int tid);
 // Whether a thread id is that of a running thread made by SpawnThread.
 bool IsOwnThread(int tid);
 // visit(context, tid) for each of them. They have all signals blocked but 33.

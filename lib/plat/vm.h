@@ -38,6 +38,8 @@ size_t ResidentBytes();
 
 // RLIMIT_AS is finite: address space itself is scarce.
 bool AddressSpaceLimited();
+// RLIMIT_DATA is finite: private memory that could be written to is scarce, touched or not.
+bool DataLimited();
 
 // Test seam: when set, called before each request for memory or address space; true makes it fail.
 using FailureHook = bool (*)();

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "gc/roots.h"
 #include "gc/snapshot.h"
 #include "heap/careful.h"
 #include "heap/sweep.h"
@@ -51,12 +52,14 @@ int munmap(void* at, size_t size) {
 int mprotect(void* at, size_t size, int prot) {
   if (real::mprotect == nullptr) real::Resolve();
   if (Restricts(prot)) BeforeChange(at, size);
+  gc::NoteProtection();
   return real::mprotect(at, size, prot);
 }
 
 int pkey_mprotect(void* at, size_t size, int prot, int key) {
   if (real::pkey_mprotect == nullptr) real::Resolve();
   if (Restricts(prot) || key > 0) BeforeChange(at, size);
+  gc::NoteProtection();
   return real::pkey_mprotect(at, size, prot, key);
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process-wide events that the heap must know: fork, thread exit, limits of the address space.
+// Process-wide events that the heap must know: fork, thread exit, limits and
+// locks of the address space.
 #include <limits.h>
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include "base/assert.h"
 #include "gc/collector.h"
@@ -55,12 +57,16 @@ void InForkedChild() {
   heap::ResetAllInChild();
 }
 
+void ReleaseReservation() {
+  heap::BusyScope busy;
+  heap::mheap.ReleaseReservation();
+}
+
 template <typename Limit>
 void BeforeLimit(int what, const Limit* limit) {
   if (what != RLIMIT_AS || limit == nullptr) return;
   if (limit->rlim_cur == static_cast<decltype(limit->rlim_cur)>(RLIM_INFINITY)) return;
-  heap::BusyScope busy;
-  heap::mheap.ReleaseReservation();
+  ReleaseReservation();
 }
 
 }  // namespace
@@ -130,6 +136,13 @@ int prlimit64(pid_t pid, enum __rlimit_resource what, const struct rlimit64* lim
   if (real::prlimit64 == nullptr) real::Resolve();
   if (pid == 0) BeforeLimit(what, limit);
   return real::prlimit64(pid, what, limit, old);
+}
+
+// The whole address space counts against RLIMIT_MEMLOCK, and all that can be read is filled.
+int mlockall(int flags) {
+  if (real::mlockall == nullptr) real::Resolve();
+  if ((flags & MCL_CURRENT) != 0) ReleaseReservation();
+  return real::mlockall(flags);
 }
 
 }  // namespace undergo::posix

@@ -10,7 +10,7 @@ namespace undergo::sched {
 void StartAccounting();
 // Nanoseconds that the G has computed since; for the running thread and for others. StartAccounting
 // must have been called.
-uint64_t CpuTime(const G* g);
+uint64_t CpuTime(G* g);
 
 extern constinit uint32_t accounting;  // atomic; 1: on
 // CPU clock of a kernel thread; 0: it is gone.

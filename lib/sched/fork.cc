@@ -77,7 +77,7 @@ void ResetP(P* p) {
   p->free_gs = nullptr;
   p->free_count = 0;
   p->seen_tick = p->seen_call_tick = 0;
-  p->seen_cpu = 0;
+  p->seen_at = 0;
 }
 
 }  // namespace

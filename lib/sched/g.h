@@ -131,7 +131,7 @@ struct G {
   int priority;
   char name[16];      // as PR_SET_NAME; inherited
   uint64_t cpu_ns;    // used so far, without the current slice; written at switch
-  uint64_t ran_from;  // CPU clock of the M when the current slice began
+  uint64_t ran_from;  // atomic; CPU clock of the M when the current slice began; 0: not yet known
 };
 
 // A list of Gs that nobody else holds, linked by `next`.

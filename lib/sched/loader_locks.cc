@@ -4,6 +4,11 @@
 // sysmon. So a G that holds a lock of the loader is not switched out against its will. (Others that
 // wait for the lock block their Ms; the owner has one.)
 //
+// Nor may it take a wake-up along. Unlocking is two steps, a store and FUTEX_WAKE; who is switched
+// out between them, or woken and not yet at the lock again, leaves it free with others asleep, and
+// nothing tells that from a lock that nobody wants. So each wakes one waiter before it goes. One
+// too many looks at the lock and sleeps on: pthread_mutex_lock asks again after every wake-up.
+//
 // The locks are three recursive mutexes in a row inside of _rtld_global: of the list of modules, of
 // writing to it, of thread-local data. The one in the middle is held during dl_iterate_phdr, which
 // shows where they are in this libc. Rejected: looking whether the instruction is the loader's,
@@ -13,6 +18,7 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include "plat/futex.h"
 #include "sched/tcb.h"
 
 namespace undergo::sched {
@@ -75,6 +81,13 @@ bool HoldsLoaderLock(const G* g) {
     if (owner == self || (owner == 0 && LoadRelaxed(&locks[i].__data.__lock) != 0)) return true;
   }
   return false;
+}
+
+void PassLoaderWakes() {
+  if (locks == nullptr) return;
+  for (size_t i = 0; i < kLocks; ++i) {
+    plat::FutexWake(reinterpret_cast<const uint32_t*>(&locks[i].__data.__lock), 1);
+  }
 }
 
 }  // namespace undergo::sched

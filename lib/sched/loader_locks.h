@@ -10,5 +10,8 @@ namespace undergo::sched {
 void FindLoaderLocks();
 // Whether the running thread holds one. In a signal handler, too.
 bool HoldsLoaderLock(const G* g);
+// Before the running thread is switched out against its will: whoever waits for a wake-up that it
+// owes or has just had goes on.
+void PassLoaderWakes();
 
 }  // namespace undergo::sched

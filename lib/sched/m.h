@@ -13,10 +13,11 @@
 namespace undergo::sched {
 
 struct M {
-  G g0;         // state while on the M's own stack; words->in_sched stays above 0
-  uint32_t id;  // from 1; constant
-  int tid;      // the kernel's; atomic, 0: this M is no more, its memory is for the next one
-  Addr block;   // glibc's thread block of this kernel thread; constant
+  G g0;          // state while on the M's own stack; words->in_sched stays above 0
+  uint32_t id;   // from 1; constant
+  int tid;       // the kernel's; atomic, 0: this M is no more, its memory is for the next one
+  int last_tid;  // the same, but stays when the M is no more; 0: had none yet
+  Addr block;    // glibc's thread block of this kernel thread; constant
   world::Record* record;  // of this kernel thread; null when nothing is published
   heap::MCache* mcache;   // the heap's cache, handed from G to G
 

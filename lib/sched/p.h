@@ -48,8 +48,8 @@ struct alignas(64) P {
   // sysmon's notes of its last look.
   uint32_t seen_tick, seen_call_tick;
   uint64_t seen_since;  // when that tick was seen first
-  uint64_t seen_cpu;    // CPU clock of the M at the last look, 0: none
-  uint64_t seen_at;     // when that was read
+  uint64_t seen_cpu;    // CPU clock of the M at the last look
+  uint64_t seen_at;     // when that was read; 0: not since that tick
 };
 
 // All for the M that holds the P, in the scheduler, unless said otherwise.

@@ -230,6 +230,7 @@ void undergo_give_way(const undergo::Addr* frame) {
   G* g = Current();
   if (g == nullptr) return;
   g->preempted = frame;
+  PassLoaderWakes();
   Yield(preempt_always ? Yielding::kAnyway : Yielding::kBehindAll);
   g->preempted = nullptr;
 }

@@ -15,6 +15,7 @@
 #include "sched/quiesce.h"
 
 #include "plat/clock.h"
+#include "plat/thread.h"
 #include "sched/confine.h"
 #include "sched/netpoll.h"
 #include "sched/sched.h"
@@ -24,7 +25,7 @@ namespace undergo::sched {
 namespace {
 
 constexpr uint64_t kIdleTime = 5'000'000'000;  // ns
-constexpr uint64_t kPatience = 200'000'000;    // ns for Ms to end
+constexpr uint64_t kPatience = 200'000'000;    // ns for the next M to end; CPUs may be busy
 constexpr uint32_t kManyIdle = 256;            // at a fork
 constexpr uint64_t kStepTime = 20'000'000;     // ns in which some of them end
 
@@ -34,11 +35,6 @@ constinit uint32_t least_idle = 0;   // Ms that were idle all the time since
 constinit bool alone = false;        // one thread lived all the time since
 
 bool OneThread() { return LoadAcquire(&sched.gcount) == 1; }  // pairs: CreateThread
-
-bool IsGone(int tid) {
-  long pid = plat::Syscall(__NR_getpid);
-  return tid == 0 || plat::IsError(plat::Syscall(__NR_tgkill, pid, tid, 0));
-}
 
 // sysmon's last word: nobody makes a thread without noticing that it is gone.
 bool LeaveSysmon() {
@@ -60,11 +56,14 @@ void EndSysmon() {
   WakeSysmon();
 }
 
-bool AllGone() {
+// Kernel threads beside the caller, who is first_m's. An M counts from before it is made, when it
+// is in no list yet, until its thread is gone.
+size_t OtherThreads(int sysmon) {
+  size_t n = LoadAcquire(&sched.m_count) - 1;                               // pairs: EndM
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
-    if (m != &first_m && LoadAcquire(&m->tid) != 0) return false;           // pairs: EndM
+    if (LoadAcquire(&m->tid) == 0 && !plat::IsGone(m->last_tid)) n++;       // pairs: EndM
   }
-  return true;
+  return n + (plat::IsGone(sysmon) ? 0 : 1);
 }
 
 }  // namespace
@@ -121,7 +120,6 @@ void EndManyIdleMs() {
 bool Quiesce() {
   G* g = Current();
   if (g == nullptr || !OneThread()) return false;
-  int tids[64];
   uint64_t deadline = plat::NowNs() + kPatience;
   int sysmon = LoadRelaxed(&sched.sysmon_runs) != 0 ? sched.sysmon_tid : 0;
   while (!MoveTo(&first_m)) {
@@ -129,17 +127,14 @@ bool Quiesce() {
     NetpollBreak();  // it may wait there
     plat::Syscall(__NR_sched_yield);
   }
-  size_t n = 0;
-  for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
-    int tid = LoadAcquire(&m->tid);                                         // pairs: EndM
-    if (m != &first_m && tid > 0 && n < sizeof tids / sizeof tids[0]) tids[n++] = tid;
-  }
   EndSysmon();
+  size_t least = SIZE_MAX;
   for (;;) {
     EndIdleMs(0);
-    bool gone = AllGone() && IsGone(sysmon);
-    for (size_t i = 0; i < n && gone; ++i) gone = IsGone(tids[i]);
-    if (gone) return true;
+    size_t left = OtherThreads(sysmon);
+    if (left == 0) return true;
+    if (left < least) deadline = plat::NowNs() + kPatience;
+    least = Min(least, left);
     if (plat::NowNs() > deadline) break;
     NetpollBreak();
     plat::NapNs(50'000);

@@ -23,6 +23,7 @@
 #include "plat/real.h"
 #include "plat/vm.h"
 #include "sched/confine.h"
+#include "sched/cpu_time.h"
 #include "sched/fork.h"
 #include "sched/handoff.h"
 #include "sched/masks.h"
@@ -101,8 +102,10 @@ M* SpareM() {
   for (M* m = LoadAcquire(&sched.all_ms); m != nullptr; m = m->all_next) {  // pairs: LinkM
     if (m == &first_m || LoadAcquire(&m->tid) != 0) continue;               // pairs: EndM
     M* next = m->all_next;
+    int last_tid = m->last_tid;
     *m = {};
     m->all_next = next;
+    m->last_tid = last_tid;
     m->tid = kReused;
     FetchAddRelaxed(&sched.spare_ms, ~0u);
     return m;
@@ -129,9 +132,9 @@ void EndM(M* m) {
   heap::EndBusy();
   heap::DetachThread();
   world::ThreadEnded();
-  FetchAddAcqRel(&sched.m_count, ~0u);
   FetchAddRelaxed(&sched.spare_ms, 1u);
-  StoreRelease(&m->tid, 0);  // pairs: SpareM
+  StoreRelease(&m->tid, 0);             // pairs: SpareM
+  FetchAddAcqRel(&sched.m_count, ~0u);  // pairs: OtherThreads
 }
 
 void* MMain(void* arg) {
@@ -144,7 +147,8 @@ void* MMain(void* arg) {
   g0->scan_low = own.scan_low;
   g0->scan_high = own.scan_high;
   bool fresh = m->tid != kReused;
-  StoreRelease(&m->tid, static_cast<int>(plat::Syscall(__NR_gettid)));  // pairs: SpareM
+  m->last_tid = static_cast<int>(plat::Syscall(__NR_gettid));
+  StoreRelease(&m->tid, m->last_tid);  // pairs: SpareM
   m->block = g0->fs = reinterpret_cast<Addr>(__builtin_thread_pointer());
   if (world::publishing) {
     world::ThreadStarted(own.scan_low, own.scan_high);
@@ -293,8 +297,8 @@ bool Adopt(G* g) {
   GiveAltStack(m);
   plat::Syscall(__NR_prctl, PR_GET_NAME, &g->name[0]);
   DropRseq();
-  g->cpu_ns = 0;
-  g->ran_from = 1;  // from the beginning of this kernel thread
+  g->cpu_ns = plat::NowNs(CLOCK_THREAD_CPUTIME_ID);
+  g->ran_from = LoadRelaxed(&accounting) != 0 ? g->cpu_ns : 0;
   m->block = g->fs;
   m->cur = g;
   m->record = static_cast<world::Record*>(heap::thread_words.record);

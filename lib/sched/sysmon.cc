@@ -125,7 +125,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   if (p->seen_tick != tick) {
     p->seen_tick = tick;
     p->seen_since = now;
-    p->seen_cpu = 0;
+    p->seen_at = 0;
     // That was the G before.
     if (LoadRelaxed(&m->preempting) == kMissed) StoreRelaxed(&m->preempting, uint32_t{kNotAsked});
     return false;
@@ -135,7 +135,7 @@ bool LookAtRunning(P* p, uint32_t status, uint64_t now) {
   // Nobody may be asked what it does.
   if (UNDERGO_UNLIKELY(IsConfined())) return ran >= kSlice && TakeFromRunning(p, m, status, now);
   uint64_t cpu = ThreadCpuClock(m->tid);
-  if (p->seen_cpu == 0) {
+  if (p->seen_at == 0) {  // not the clock: a new thread may have no CPU time at all
     p->seen_cpu = cpu;
     p->seen_at = now;
     return false;

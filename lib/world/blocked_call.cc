@@ -10,6 +10,7 @@
 // stack pointer published again.
 #include "world/blocked_call.h"
 
+#include "heap/blocked.h"
 #include "plat/futex.h"
 #include "plat/syscall.h"
 #include "world/foreign.h"
@@ -90,7 +91,18 @@ void LeaveBlocked() {
   Leave(r, r->blocked_sp, 0);
 }
 
+namespace {
+
+// In the scheduler nothing is published: what is on the stack there is not the program's.
+long CallBlocked(void* fn, const long args[6]) {
+  return heap::thread_words.in_sched == 0 ? undergo_world_blocked_call(fn, args)
+                                          : heap::CallPlainly(fn, args);
+}
+
+}  // namespace
+
 void EnablePublishing() {
+  heap::call_blocked = CallBlocked;
   RecordMainThread();
   MarkOwnMemory();
   publishing = true;

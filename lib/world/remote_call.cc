@@ -7,6 +7,7 @@
 
 #include "plat/futex.h"
 #include "plat/syscall.h"
+#include "plat/thread.h"
 #include "world/stop.h"
 
 namespace undergo::world {
@@ -26,10 +27,6 @@ struct Request {
 };
 constinit Request request = {};  // remote_call_lock, then the thread that it names
 
-bool IsGone(int tid) {
-  return plat::Syscall(__NR_tgkill, plat::Syscall(__NR_getpid), tid, 0) == -ESRCH;
-}
-
 }  // namespace
 
 long CallOn(int tid, long number, long a, long b, long c) {
@@ -39,7 +36,7 @@ long CallOn(int tid, long number, long a, long b, long c) {
     EnsureHandler();
     if (SendStopSignal(tid, &request) == -ESRCH) return -ESRCH;
     plat::FutexWaitFor(&request.done, 0, kPatience);
-    if (LoadAcquire(&request.done) == 0 && IsGone(tid)) return -ESRCH;  // pairs: AnswerCall
+    if (LoadAcquire(&request.done) == 0 && plat::IsGone(tid)) return -ESRCH;  // pairs: AnswerCall
   }
   StoreRelaxed(&request.tid, 0);
   return request.result;

@@ -301,6 +301,7 @@ void StopHere() {
 StopResult StopTheWorld(uint64_t budget_ns, uint64_t patience_ns) {
   UNDERGO_CHECK(tracking);
   uint64_t start = NowNs();
+  last_stop_ns = 0;
   Deadline deadline = {start + budget_ns, start + patience_ns};
   if (WhoseMemory() == Whose::kCopy) AfterForkInChild();
   if (ForeignLives()) return StopResult::kGaveUp;
@@ -310,11 +311,12 @@ StopResult StopTheWorld(uint64_t budget_ns, uint64_t patience_ns) {
     // Signals that are still under way were swallowed.
     for (Record* r = first_record; r != nullptr; r = r->next) StoreRelaxed(&r->signalled, 0u);
   }
+  TaskCount();  // looks the folder up, which takes ten times as long as it does again below
   ++stop_number;
   // One more than the answers that are missing, until all are asked.
   StoreRelease(&pending, stop_number << kCountBits | 1u);  // pairs: AnswerStop
-  bool all = Barrier();
   start = NowNs();
+  bool all = Barrier();
   if (all) {
     for (Record* r = first_record; r != nullptr; r = r->next) Request(r);
     FetchAddRelaxed(&pending, ~0u);

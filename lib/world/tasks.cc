@@ -6,7 +6,6 @@
 // list shows and nobody announced: raw clone, C11 threads, those that glibc makes inside itself,
 // threads at their very beginning and end, and workers of the kernel (io_uring, vhost), which never
 // run the program's code and could not be signalled.
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -50,16 +49,11 @@ void Meet(int tid, void (*found)(Record* r)) {
   r->seen = enumeration;
 }
 
-bool IsDead(const Record* r) {
-  long pid = plat::Syscall(__NR_getpid);
-  return plat::Syscall(__NR_tgkill, pid, r->tid, 0) == -ESRCH;
-}
-
 // The list may lack a thread when others end while it is read: only the dead are dropped.
 void DropDead() {
   for (Record* r = first_record; r != nullptr;) {
     Record* next = r->next;
-    if (r->seen != enumeration && IsDead(r)) DropRecord(r);
+    if (r->seen != enumeration && plat::IsGone(r->tid)) DropRecord(r);
     r = next;
   }
 }
@@ -157,7 +151,7 @@ bool HasNoUserCode(int tid) {
 }
 
 Fate FateOf(const Record* r) {
-  if (IsDead(r) || plat::IsOwnThread(r->tid)) return Fate::kGone;
+  if (plat::IsGone(r->tid) || plat::IsOwnThread(r->tid)) return Fate::kGone;
   return HasNoUserCode(r->tid) ? Fate::kNoUserCode : Fate::kAlive;
 }
 

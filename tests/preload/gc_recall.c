@@ -2,6 +2,7 @@
 // Recall on leaks of C programs: a list that is dropped by its head, a hash table whose values are
 // overwritten, compiled regular expressions that are never freed.
 // run: name=list env=GOGC=off list
+// run: name=list_checked env=GOGC=off env=GODEBUG=gccheckmark=1 list
 // run: name=hash env=GOGC=off hash
 // run: name=regcomp env=GOGC=off regcomp
 // run: name=list_stopped env=GOGC=off env=GODEBUG=gcstoptheworld=1 list

@@ -21,18 +21,26 @@ static struct {
 } seen[kMs];
 
 // By instructions of their own: the library would answer for the thread.
-static long Bare(long number, void* a, void* b) {
+static long Bare(long number, long a, const void* b, void* c, long d) {
+  register long r10 __asm__("r10") = d;
   long result;
-  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b) : "rcx", "r11", "memory");
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                   : "rcx", "r11", "memory");
   return result;
 }
 
-// The kernel thread that runs this has its stack for itself, and always the same.
+// The kernel thread that runs this has its stack for itself, and always the same. Nothing may move
+// it to another one and back between the two calls.
 static void Look(void) {
   stack_t now = {0};
-  const long tid = Bare(SYS_gettid, NULL, NULL);
-  CHECK_EQ(Bare(SYS_sigaltstack, NULL, &now), 0);
-  if (Bare(SYS_gettid, NULL, NULL) != tid) return;  // moved meanwhile
+  const uint64_t all = ~(uint64_t)0;
+  uint64_t mask;
+  CHECK_EQ(Bare(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, sizeof mask), 0);
+  const long tid = Bare(SYS_gettid, 0, NULL, NULL, 0);
+  CHECK_EQ(Bare(SYS_sigaltstack, 0, &now, NULL, 0), 0);
+  CHECK_EQ(Bare(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask), 0);
   if (!UnderPreload()) return;
   CHECK_MSG((now.ss_flags & SS_DISABLE) == 0, "%ld has no alternate stack", tid);
   for (int i = 0; i < kMs; i++) {

@@ -212,7 +212,24 @@ static double Cpu(clockid_t clock) {
   CHECK_EQ(clock_gettime(clock, &t), 0);
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
+// The first who asks does so about a thread that computes already and is never switched.
 static atomic_long burnt;
+static void* Computes(void* arg) {
+  while (!gate) burnt++;
+  return arg;
+}
+static void FirstLook(const char* name) {
+  (void)name;
+  gate = burnt = 0;
+  pthread_t busy = Start(Computes, NULL);
+  clockid_t clock;
+  EVENTUALLY(burnt > 0);
+  CHECK_EQ(pthread_getcpuclockid(busy, &clock), 0);
+  double first = Cpu(clock);
+  EVENTUALLY(Cpu(clock) > first + 0.02);
+  gate = 1;
+  Join(busy);
+}
 static void* Burns(void* arg) {
   double begin = Cpu(CLOCK_THREAD_CPUTIME_ID), wall = Seconds();
   CHECK_MSG(begin < 0.2, "a new thread has computed %.3f s", begin);
@@ -235,7 +252,7 @@ static void* Idles(void* arg) {
 }
 static void CpuTimes(const char* name) {
   (void)name;
-  ready = gate = 0;
+  ready = gate = burnt = 0;
   pthread_t busy = Start(Burns, NULL), idle = Start(Idles, NULL);
   clockid_t clock, idle_clock;
   CHECK(pthread_getcpuclockid(busy, &clock) == 0 && pthread_getcpuclockid(idle, &idle_clock) == 0);
@@ -249,10 +266,8 @@ static void CpuTimes(const char* name) {
 }
 
 int main(int argc, char** argv) {
-  static const Part parts[] = {{"numbers", Numbers},
-                               {"stacks", Stacks},
-                               {"naming", Naming},
-                               {"scheduling", Scheduling},
-                               {"cpu_times", CpuTimes}};
+  static const Part parts[] = {{"first_look", FirstLook},  {"numbers", Numbers},
+                               {"stacks", Stacks},         {"naming", Naming},
+                               {"scheduling", Scheduling}, {"cpu_times", CpuTimes}};
   return RUN_PARTS(parts);
 }

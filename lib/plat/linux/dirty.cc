@@ -41,7 +41,6 @@
 #include <sys/stat.h>
 
 #include "base/atomic.h"
-#include "base/bits.h"
 #include "plat/linux/page_scan.h"
 #include "plat/syscall.h"
 #include "plat/vm.h"
@@ -209,9 +208,9 @@ bool DirtyTracker::Protect(Addr from, size_t size, RangeVisitor f, void* context
 }
 
 bool DirtyTracker::Collect(Addr from, size_t size, bool rearm, RangeVisitor f, void* context) {
-  if (!DescriptorsAreOurs()) return false;
   long r;
   if (rearm) {
+    if (!DescriptorsAreOurs()) return false;
     // Skips what is not tracked, so that is a second look.
     r = ScanPages(pagemap_, from, from + size, kProtectWritten, f, context);
     if (r == 0) r = ScanPages(pagemap_, from, from + size, kWrittenUntracked, f, context);
@@ -221,32 +220,35 @@ bool DirtyTracker::Collect(Addr from, size_t size, bool rearm, RangeVisitor f, v
   return r == 0 || Fail("PAGEMAP_SCAN failed");
 }
 
-// The first look is for "written" alone, the second at the parts, of 2 MiB, in which it saw any.
-bool DirtyTracker::CollectDense(Addr from, size_t size, RangeVisitor f, void* context) {
-  if (!DescriptorsAreOurs()) return false;
-  constexpr size_t kPart = kHugePageSize;
+// The first look is for "written" alone, which pages that are not there seem to be as well; the
+// second at the runs that it saw. A gap that takes less than a request is looked at again, too.
+bool DirtyTracker::CollectDense(Addr from, size_t size, RangeFilter matters, RangeVisitor f,
+                                void* context) {
+  constexpr uint32_t kRuns = 32;
+  constexpr size_t kGap = 256 * kOsPageSize;
   struct Seen {
-    Addr base;
-    uint64_t parts;
-  };
+    struct {
+      Addr from, to;
+    } runs[kRuns];
+    uint32_t count = 0;
+    RangeFilter matters;
+    void* context;
+  } seen;
+  seen.matters = matters;
+  seen.context = context;
   auto note = [](void* p, Addr a, Addr b) {
     auto* seen = static_cast<Seen*>(p);
-    for (; a < b; a = AlignDown(a, kPart) + kPart)
-      seen->parts |= 1ull << ((a - seen->base) / kPart);
-  };
-  long r = 0;
-  for (Addr to = from + size, end; from < to && r == 0; from = end) {
-    Seen seen = {AlignDown(from, kPart), 0};
-    end = Min(to, seen.base + 64 * kPart);
-    r = ScanPages(pagemap_, from, end, kMaybeWritten, note, &seen);
-    while (r == 0 && seen.parts != 0) {
-      uint32_t first = LowestBit(seen.parts);
-      uint64_t rest = ~(seen.parts >> first);
-      uint32_t count = rest != 0 ? LowestBit(rest) : 64;
-      Addr a = seen.base + first * kPart, b = a + count * kPart;
-      r = ScanPages(pagemap_, Max(a, from), Min(b, end), kWrittenPages, f, context);
-      seen.parts &= ~(LowMask(count) << first);
+    if (!seen->matters(seen->context, a, b)) return;
+    uint32_t n = seen->count;
+    if (n != 0 && (n == kRuns || a - seen->runs[n - 1].to < kGap)) {
+      seen->runs[n - 1].to = b;
+    } else {
+      seen->runs[seen->count++] = {a, b};
     }
+  };
+  long r = ScanPages(pagemap_, from, from + size, kMaybeWritten, note, &seen);
+  for (uint32_t i = 0; i < seen.count && r == 0; ++i) {
+    r = ScanPages(pagemap_, seen.runs[i].from, seen.runs[i].to, kWrittenPages, f, context);
   }
   return r == 0 || Fail("PAGEMAP_SCAN failed");
 }
@@ -266,17 +268,22 @@ void DirtyTracker::Unregister(Addr from, size_t size) {
   Syscall(__NR_ioctl, uffd_, UFFDIO_UNREGISTER, &range);
 }
 
-bool DirtyTracker::CanaryOk() {
+bool DirtyTracker::ArmCanary() {
+  if (!DescriptorsAreOurs()) return false;
+  PageScan arm = kProtectWritten;
+  arm.flags |= kScanCheck;
+  bool armed = ScanPages(pagemap_, canary_, canary_ + kOsPageSize, arm, nullptr, nullptr) == 0;
+  return armed || Fail("PAGEMAP_SCAN is refused");
+}
+
+bool DirtyTracker::CanaryHeld() {
   if (!DescriptorsAreOurs()) return false;
   size_t written = 0;
   auto count = [](void* context, Addr from, Addr to) {
     *static_cast<size_t*>(context) += to - from;
   };
   Addr end = canary_ + kOsPageSize;
-  PageScan arm = kProtectWritten;
-  arm.flags |= kScanCheck;
-  if (ScanPages(pagemap_, canary_, end, arm, nullptr, nullptr) != 0 ||
-      ScanPages(pagemap_, canary_, end, kWrittenPages, count, &written) != 0) {
+  if (ScanPages(pagemap_, canary_, end, kWrittenPages, count, &written) != 0) {
     return Fail("PAGEMAP_SCAN is refused");
   }
   if (written != 0) return Fail("pages are not write-protected");

@@ -2,7 +2,10 @@
 // Reader of /proc/self/maps, and of /proc/self/smaps, which has the same lines and more between.
 #include "plat/maps.h"
 
+#include <errno.h>
+
 #include "plat/lines.h"
+#include "plat/vm.h"
 
 namespace undergo::plat {
 
@@ -99,6 +102,51 @@ bool ForEachMapping(bool (*visit)(void* context, const Mapping& m), void* contex
     }
   }
   return !lines.failed();
+}
+
+bool MapsText::Reserve(size_t bytes) {
+  if (bytes <= capacity_) return true;
+  size_t more = Max(capacity_ * 2, 64 * kKiB);
+  auto* fresh = static_cast<char*>(MapPages(more));
+  if (fresh == nullptr) return false;
+  if (text_ != nullptr) {
+    __builtin_memcpy(fresh, text_, size_);
+    Unmap(reinterpret_cast<Addr>(text_), capacity_);
+  }
+  text_ = fresh;
+  capacity_ = more;
+  return true;
+}
+
+bool MapsText::Read() {
+  size_ = 0;
+  long fd = Syscall(__NR_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+  if (IsError(fd)) return false;
+  long n = 1;
+  while (n > 0 && Reserve(size_ + kOsPageSize)) {
+    n = Syscall(__NR_read, fd, text_ + size_, capacity_ - size_);
+    if (n > 0) size_ += static_cast<size_t>(n);
+    if (n == -EINTR) n = 1;
+  }
+  Syscall(__NR_close, fd);
+  return n == 0;
+}
+
+bool MapsText::operator==(const MapsText& other) const {
+  return size_ == other.size_ && __builtin_memcmp(text_, other.text_, size_) == 0;
+}
+
+void MapsText::ForEach(bool (*visit)(void* context, const Mapping& m), void* context) {
+  Mapping m = {};
+  bool more = true;
+  for (char *line = text_, *end = text_ + size_; more && line < end;) {
+    auto* stop = static_cast<char*>(__builtin_memchr(line, '\n', static_cast<size_t>(end - line)));
+    if (stop == nullptr) return;
+    *stop = '\0';
+    if (ParseLine(line, &m)) more = visit(context, m);
+    *stop = '\n';
+    line = stop + 1;
+  }
 }
 
 void DescribeAddress(Addr a, Fmt* out) {

@@ -21,6 +21,7 @@
 #include "plat/thread.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -236,6 +237,10 @@ void KeepOffOwnCpu(const long* tids, uint32_t count, int* cpu) {
   if (others == 0) return;
   for (uint32_t i = 0; i < count; ++i) Syscall(__NR_sched_setaffinity, tids[i], bytes, mask);
   *cpu = static_cast<int>(now);
+}
+
+bool IsGone(int tid) {
+  return tid == 0 || Syscall(__NR_tgkill, Syscall(__NR_getpid), tid, 0) == -ESRCH;
 }
 
 bool IsOwnThread(int tid) {

@@ -31,6 +31,12 @@ void* Map(Addr at, size_t size, int prot, int flags) {
   return reinterpret_cast<void*>(r);
 }
 
+bool IsLimited(int what) {
+  struct rlimit limit;
+  long r = Syscall(__NR_prlimit64, 0, what, nullptr, &limit);
+  return !IsError(r) && limit.rlim_cur != RLIM_INFINITY;
+}
+
 }  // namespace
 
 void* Reserve(size_t size, Addr hint) { return Map(hint, size, PROT_NONE, MAP_NORESERVE); }
@@ -115,10 +121,7 @@ size_t ResidentBytes() {
   return pages * kOsPageSize;
 }
 
-bool AddressSpaceLimited() {
-  struct rlimit limit;
-  long r = Syscall(__NR_prlimit64, 0, RLIMIT_AS, nullptr, &limit);
-  return !IsError(r) && limit.rlim_cur != RLIM_INFINITY;
-}
+bool AddressSpaceLimited() { return IsLimited(RLIMIT_AS); }
+bool DataLimited() { return IsLimited(RLIMIT_DATA); }
 
 }  // namespace undergo::plat

@@ -168,12 +168,13 @@ Test(pacer, after_a_cycle_without_garbage_the_goal_lies_further_away) {
   }
 }
 
-// 40 MiB live, marked in 10 ms, and no garbage in `cycles` cycles.
-Pacer Quiet40(int cycles) {
+// 40 MiB live, marked in 10 ms, and no garbage in `cycles` cycles. `during` is allocated in each.
+Pacer Quiet40(int cycles, uint64_t during = 0) {
   Pacer p;
   p.Init(100, kNoMemoryLimit);
   for (int i = 0; i < cycles; i++) {
     Cycle c = AllLive(MiB(40));
+    c.live_at_end += during;
     c.cpu_ns = kSecond / 100;
     Run(p, c);
     p.NoteGarbage(0);
@@ -183,18 +184,32 @@ Pacer Quiet40(int cycles) {
   return p;
 }
 
-Test(pacer, a_cycle_that_would_be_dear_is_put_off_after_two_without_garbage) {
+Test(pacer, a_cycle_that_would_be_dear_is_put_off_after_one_without_garbage) {
   constexpr uint64_t kPlenty = MiB(1000);
-  cr_expect(!Quiet40(1).PutOff(MiB(120), 0, kPlenty));
+  Pacer fresh;
+  fresh.Init(100, kNoMemoryLimit);
+  cr_expect(!fresh.PutOff(MiB(4), 0, kPlenty));
+  // At 120 MiB three times of 10 ms, a fifth of 0.15 s.
+  cr_expect(!Quiet40(1).PutOff(MiB(120), 3 * kSecond / 20, kPlenty));
+  cr_expect(Quiet40(1).PutOff(MiB(120), 3 * kSecond / 20 - 1, kPlenty));
+  // After two cycles a fiftieth of 1.5 s.
   Pacer p = Quiet40(2);
-  // At 120 MiB three times of 10 ms, a fiftieth of 1.5 s.
   cr_expect(!p.PutOff(MiB(120), 3 * kSecond / 2, kPlenty));
   cr_expect(p.PutOff(MiB(120), 3 * kSecond / 2 - 1, kPlenty));
   cr_expect(p.Goal({}) == MiB(136 + 16) && p.Trigger({}) > MiB(120));
   cr_expect(p.ExpectedWork() == MiB(136 + 16));
   int steps = 1;
   for (; p.PutOff(p.Trigger({}), 0, kPlenty); steps++) cr_assert(steps < 20);
-  cr_expect(steps == 14 && p.Goal({}) == MiB(2 * 40 + 256 + 16), "%d: %lu", steps, p.Goal({}));
+  cr_expect(steps == 15 && p.Goal({}) == MiB(2 * 40 + 272 + 16), "%d: %lu", steps, p.Goal({}));
+  // What is allocated during the cycle comes on top: it begins where slow programs begin it.
+  for (double during : {2, 4, 40}) {
+    Pacer fast = Quiet40(2, MiB(during));
+    while (fast.PutOff(fast.Trigger({}), 0, kPlenty)) {
+    }
+    uint64_t latest = MiB(2 * 40 + 272 + 16), trigger = fast.Trigger({});
+    cr_expect(trigger <= latest && trigger > latest - MiB(16), "%.0f: %lu", during, trigger);
+    cr_expect(fast.Goal({}) <= latest + MiB(288) / 45 * 19, "%.0f: %lu", during, fast.Goal({}));
+  }
   // Where memory is scarce.
   Pacer q = Quiet40(2), none = Quiet40(2);
   while (q.PutOff(q.Trigger({}), 0, MiB(60))) {

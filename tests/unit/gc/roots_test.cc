@@ -22,7 +22,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "plat/own_ranges.h"
@@ -160,6 +162,62 @@ Test(roots, own_ranges_to_the_page) {
   cr_assert(roots.Build());
   cr_expect(Find(&in_data) == nullptr);
   cr_expect(Find(stdout) != nullptr);
+}
+
+// Whatever the program does between the two lists, the second is what a new one would be.
+Test(roots, rebuilt) {
+  char* protected_later = Map(4 * kPage);
+  memset(protected_later, 1, 4 * kPage);
+  char* hidden = Map(8 * kPage, PROT_READ);
+  int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  char* file = Map(4 * kPage, PROT_READ, MAP_PRIVATE, fd);
+  auto own =
+      static_cast<char*>(mmap(nullptr, 4 * kPage, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  char* gone = Map(2 * kPage);
+  char* fresh = nullptr;
+  const struct {
+    const char* what;
+    std::function<void()> change;
+  } changes[] = {
+      {"nothing", [] {}},
+      {"a stack was taken out", [&] { roots.Subtract(A(own), A(own) + kPage); }},
+      {"a new mapping", [&] { fresh = Map(2 * kPage); }},
+      {"a mapping less", [&] { munmap(gone, 2 * kPage); }},
+      {"protected", [&] { mprotect(protected_later, 2 * kPage, PROT_READ); }},
+      {"anonymous memory written and protected again",
+       [&] {
+         mprotect(hidden, 8 * kPage, kReadWrite);
+         hidden[3 * kPage] = 1;
+         mprotect(hidden, 8 * kPage, PROT_READ);
+       }},
+      {"a file's page written and protected again",
+       [&] {
+         gc::NoteProtection();
+         mprotect(file, 4 * kPage, kReadWrite);
+         file[kPage] = 1;
+         gc::NoteProtection();
+         mprotect(file, 4 * kPage, PROT_READ);
+       }},
+      {"became ours", [&] { plat::AddOwnRange(A(own), 4 * kPage); }},
+  };
+  std::vector<std::pair<Addr, Addr>> rebuilt, built;
+  rebuilt.reserve(10000);
+  built.reserve(10000);
+  for (const auto& c : changes) {
+    rebuilt.clear();
+    built.clear();
+    cr_assert(roots.Build());
+    c.change();
+    cr_assert(roots.Rebuild(), "%s", c.what);
+    for (size_t i = 0; i < roots.size(); ++i) rebuilt.push_back({roots[i].from, roots[i].to});
+    cr_assert(roots.Build());
+    for (size_t i = 0; i < roots.size(); ++i) built.push_back({roots[i].from, roots[i].to});
+    cr_expect(rebuilt == built, "%s: %zu ranges instead of %zu", c.what, rebuilt.size(),
+              built.size());
+  }
+  cr_expect(Find(hidden + 3 * kPage) != nullptr && Find(file + kPage) != nullptr);
+  cr_expect(Find(fresh) != nullptr && Find(gone) == nullptr && Find(own) == nullptr);
+  plat::RemoveOwnRange(A(own), 4 * kPage);
 }
 
 Test(roots, private_pages_that_were_written_and_protected) {

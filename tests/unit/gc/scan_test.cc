@@ -267,3 +267,42 @@ Test(scan, bytewise) {
     }
   }
 }
+
+Test(scan, every_byte) {
+  std::mt19937_64 random(4);
+  Fenced memory;
+  ChooseScanKernel(nullptr);
+  ScanEveryByte();
+  for (const ScanTarget& t : kTargets) {
+    for (size_t count = 0; count <= 70; count++) {
+      uint64_t* words = memory.EndLess(count);
+      auto* bytes = reinterpret_cast<uint8_t*>(words);
+      for (size_t i = 0; i < count * 8; i++) bytes[i] = static_cast<uint8_t>(random());
+      for (size_t planted = 0; count > 0 && planted < 4; planted++) {
+        uint64_t p = t.base + random() % t.size;
+        memcpy(bytes + random() % (count * 8 - 7), &p, sizeof p);
+      }
+      std::vector<uint64_t> expected = Expected(words, count, t), out(ScanRoom(count));
+      for (size_t i = 0; i + 8 <= count * 8; i++) {
+        uint64_t w;
+        memcpy(&w, bytes + i, sizeof w);
+        if (i % 4 != 0 && Inside(w, t)) expected.push_back(w);
+      }
+      out.resize(scan(words, count, t, out.data()));
+      std::sort(expected.begin(), expected.end());
+      std::sort(out.begin(), out.end());
+      cr_expect(out == expected, "%zu words: found %zu, wanted %zu", count, out.size(),
+                expected.size());
+    }
+  }
+  // The bytes before and after the border are numbered: the lowest byte of a word tells its offset.
+  static const uint8_t around[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  std::vector<uint64_t> offsets;
+  auto look = [&](uint64_t word) { offsets.push_back(word & 0xff); };
+  ForEachAcross(reinterpret_cast<Addr>(around + 8), look);
+  cr_expect(offsets == std::vector<uint64_t>({7, 6, 5, 4, 3, 2, 1}));
+  ChooseScanKernel(nullptr);
+  offsets.clear();
+  ForEachAcross(reinterpret_cast<Addr>(around + 8), look);
+  cr_expect(offsets == std::vector<uint64_t>({4}));
+}

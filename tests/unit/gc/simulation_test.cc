@@ -76,7 +76,8 @@ class Simulation {
     if (!marking_) {
       Allocate(cpu * rate);
       bool due = live_ >= static_cast<double>(pacer_.Trigger(Sizes()));
-      if (due && !pacer_.PutOff(static_cast<uint64_t>(live_), now_ - last_end_, UINT64_MAX)) Start();
+      if (due && !pacer_.PutOff(static_cast<uint64_t>(live_), now_ - last_end_, UINT64_MAX))
+        Start();
     } else {
       MarkStep(cpu, rate);
     }
@@ -214,7 +215,8 @@ Test(simulation, steady_state_meets_the_goal) {
         program.live = [=](double) { return live * kMega; };
         program.step = static_cast<int64_t>(live * kMega / (rate * procs) / 5000);
         Simulation s(program, 100, kNoMemoryLimit);
-        s.RunFor(16 * live * kMega / (rate * procs) / 1e9);
+        // The second cycle may be put off.
+        s.RunFor((16 * live + 400) * kMega / (rate * procs) / 1e9);
         ExpectOnGoal(s, 4, 0.02, "steady");
       }
     }
@@ -399,21 +401,33 @@ Test(simulation, a_fast_leak_after_quiet_cycles_is_bounded) {
     program.globals = program.stacks = 0.01 * kMega;
     Simulation s(program, 100, kNoMemoryLimit);
     s.RunFor(8);
-    double bound = (2 * live + 256 + 16) * kMega;
+    double bound = (2 * live + 272 + 16) * kMega;
     cr_expect(s.peak() < 1.05 * bound, "%.0f MiB live: %.1f", live, s.peak() / kMega);
     double usual = 2 * 1.3 * live * kMega;  // with what came while it was marked
     cr_expect(FromEnd(s, 0).goal < 1.1 * usual, "%.1f", FromEnd(s, 0).goal / kMega);
   }
 }
 
-// Who builds up much within seconds pays for two small cycles and those of a large heap.
+// A program that read its data at once begins to lose 100 MB/s, which is slow enough for the rule
+// after one quiet cycle to tell it from data.
+Test(simulation, a_leak_after_fast_growth_is_found_soon) {
+  Program program;
+  program.live = [](double t) { return std::min(1000 * t, 100.0) * kMega; };
+  program.alloc_rate = [](double t) { return t < 0.1 ? 0.25 : 0.025; };
+  Simulation s(program, 100, kNoMemoryLimit);
+  s.RunFor(8);
+  cr_expect(s.peak() < 230 * kMega, "%.1f", s.peak() / kMega);
+  cr_expect(FromEnd(s, 0).goal < 220 * kMega, "%.1f", FromEnd(s, 0).goal / kMega);
+}
+
+// Who builds up much within seconds pays for one small cycle and those of a large heap.
 Test(simulation, data_that_grows_fast_is_not_marked_again_and_again) {
   Program program;
   program.live = [](double) { return 1e12; };
   program.alloc_rate = [](double) { return 0.5; };
   Simulation s(program, 100, kNoMemoryLimit);
   s.RunFor(0.2);  // about 250 MB
-  cr_expect(s.cycles().size() == 2, "%zu", s.cycles().size());
+  cr_expect(s.cycles().size() == 1, "%zu", s.cycles().size());
   s.RunFor(0.6);
   cr_expect(s.cycles().size() <= 4, "%zu", s.cycles().size());
 }

@@ -8,6 +8,7 @@
 
 #include <set>
 
+#include "plat/vm.h"
 #include "support.h"
 
 using namespace undergo;
@@ -91,6 +92,12 @@ Test(arena, finds_spans_in_both_regions) {
   cr_expect(FindSpan(SliceAddr(mheap.end(Region::kUpper))) == nullptr);
   // Giving the reservation back keeps what is in use, and the addresses between give no span.
   mheap.ReleaseReservation();
+  const uint32_t unused = RegionLimit(Region::kLower) / 2;
+  for (Addr at : {SliceAddr(unused), arena.spans + unused * kSpanStride,
+                  arena.marks + unused * kMarkStride, arena.fates + unused * kFateStride,
+                  arena.rare + unused * kRareStride, arena.kinds + unused}) {
+    cr_expect(!plat::IsMapped(at, 1), "%#lx is reserved still", static_cast<unsigned long>(at));
+  }
   cr_expect(FindSpan(SpanAddr(upper)) == upper && FindSpan(SpanAddr(lower)) == lower);
   cr_expect(FindSpan(middle) == nullptr);
   memset(reinterpret_cast<void*>(SpanAddr(upper)), 1, 3 * kSliceSize);
