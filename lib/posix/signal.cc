@@ -585,6 +585,7 @@ void InstallSignals() {
   sched::on_thread_end = OnThreadEnd;
   sched::take_signals = TakeProcessSignals;
   sched::on_adopted = TakePendingOfThread;
+  sched::on_call_end = EndSignalWait;
   sched::on_forked = OnForked;
   heap::on_jump = JumpNow;
 }

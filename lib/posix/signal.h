@@ -41,6 +41,8 @@ bool SendToAny(G* self, int sig, const siginfo_t& info);
 // the queue's siginfo takes its place. False: it was meant for a thread that has left this one.
 bool IsPoke(const siginfo_t* info);
 bool TakePoked(G* g, int sig, siginfo_t* info);
+// Body of sched::on_call_end: g no longer waits for signals. It runs, or ends a call, on its M.
+void EndSignalWait(G* g);
 // Makes the kernel deliver, at the end of the running handler, what its mask held back.
 void PokeAfterHandler(G* g, uint64_t mask);
 

@@ -3,8 +3,9 @@
 //
 // The kernel has what was sent to the process, the G's queue what was sent to the thread. The
 // thread waits in the kernel, on its M. While it does (G::waits_for) a signal that enters its queue
-// is followed by a poke to the M. A poke that was not received stays pending there for good: so
-// they are counted, and taken out at the end.
+// is followed by a poke to the M. A poke that was not received stays pending there for good, and
+// ends the program once the M runs a thread that does not block the signal: so they are counted,
+// and taken out before the thread may leave its M.
 #include <errno.h>
 
 #include "plat/syscall.h"
@@ -24,51 +25,25 @@ uint64_t WordOf(const sigset_t* set) {
   return word & ~sched::kReservedSignals;
 }
 
-// Pokes that came too late.
-void TakePokes(G* g, uint64_t set, uint32_t received) {
-  uint32_t sent;
-  {
-    SignalSection section;
-    g->waits_for = 0;
-    sent = g->wait_pokes;
-    g->wait_pokes = 0;
-  }
-  while (received < sent) {
-    siginfo_t info;
-    struct timespec none = {};
-    long sig = plat::Syscall(__NR_rt_sigtimedwait, &set, &info, &none, sizeof set);
-    if (plat::IsError(sig)) return;
-    if (IsPoke(&info)) {
-      ++received;
-    } else {
-      SendToProcess(static_cast<int>(sig), info);
-    }
-  }
-}
-
 // A signal number, or -1 with errno.
 int WaitOnG(G* g, const sigset_t* set, siginfo_t* info, const struct timespec* t) {
   uint64_t word = WordOf(set);
-  {
-    SignalSection section;
-    int sig = Dequeue(g, word, info);
-    if (sig != 0) return sig;
-    g->waits_for = word;
-  }
-  uint32_t received = 0;
-  int sig;
   for (;;) {
-    sig = plain::sigtimedwait(set, info, t);
-    if (sig > 0) Undisguise(info);
-    if (sig <= 0 || !IsPoke(info)) break;
-    ++received;
-    SignalSection section;
-    if (Dequeue(g, Bit(sig), info) != 0) break;
+    EndSignalWait(g);  // one that a handler has interrupted, and waits itself
+    {
+      SignalSection section;
+      int sig = Dequeue(g, word, info);
+      if (sig != 0) return sig;
+      info->si_code = 0;
+      g->wait_info = info;
+      g->waits_for = word;
+    }
+    int sig = plain::sigtimedwait(set, info, t);
+    EndSignalWait(g);  // of a pinned thread: its call has no end in the scheduler
+    if (sig <= 0) return sig;
+    Undisguise(info);
+    if (!IsPoke(info)) return sig;
   }
-  int error = errno;
-  TakePokes(g, word, received);
-  errno = error;
-  return sig;
 }
 
 int Timed(const sigset_t* set, siginfo_t* info, const struct timespec* t) {
@@ -81,6 +56,34 @@ int Timed(const sigset_t* set, siginfo_t* info, const struct timespec* t) {
 }
 
 }  // namespace
+
+void EndSignalWait(G* g) {
+  if (LoadRelaxed(&g->waits_for) == 0) return;
+  int error = errno;
+  uint64_t set;
+  uint32_t pending;
+  {
+    SignalSection section;
+    set = g->waits_for;
+    pending = g->wait_pokes;
+    StoreRelaxed(&g->waits_for, uint64_t{0});
+    g->wait_pokes = 0;
+  }
+  if (pending != 0 && IsPoke(static_cast<const siginfo_t*>(g->wait_info))) --pending;
+  while (pending != 0) {
+    siginfo_t info;
+    struct timespec none = {};
+    long sig = plat::Syscall(__NR_rt_sigtimedwait, &set, &info, &none, sizeof set);
+    if (plat::IsError(sig)) break;
+    if (IsPoke(&info)) {
+      --pending;
+      continue;
+    }
+    SignalSection section;  // while there are pokes, the kernel hands out the thread's own
+    Enqueue(g, static_cast<int>(sig), info, false);
+  }
+  errno = error;
+}
 
 int sigtimedwait(const sigset_t* set, siginfo_t* info, const struct timespec* t) {
   return Timed(set, info, t);

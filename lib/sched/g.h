@@ -124,8 +124,9 @@ struct G {
   Addr left_handler;    // where it went on after its last handler; its own, and its M's handlers
   uint64_t pending;     // atomic; signals sent to this thread that wait (bit sig - 1)
   void* signals;        // their infos, oldest first; posix/signal_queue.cc, under its lock
-  uint64_t waits_for;   // in sigwait for these; under the same lock
-  uint32_t wait_pokes;  // signals sent to its M while it was; the same
+  uint64_t waits_for;   // atomic; in sigwait for these; written by itself, under the same lock
+  uint32_t wait_pokes;  // signals sent to its M while it was; under the same lock
+  void* wait_info;      // siginfo_t* where its wait finds what it received; its own
   void* wishes;  // atomic; posix/: what other threads want for its kernel thread; null: nothing
   int policy;    // as set, for pthread_getattr_np
   int priority;

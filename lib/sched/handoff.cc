@@ -81,6 +81,7 @@ void ExitCall(G* g) {
   // A handler in the call may have forked: in the child there is nothing to come back to.
   if (g == nullptr || g->state != GState::kSyscall || !Active()) return;
   HoldHandlers(g->words);
+  if (UNDERGO_UNLIKELY(LoadRelaxed(&g->waits_for) != 0)) on_call_end(g);
   g->words->g = g;
   M* m = g->m;
   g->state = GState::kRunning;

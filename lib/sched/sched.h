@@ -115,6 +115,8 @@ extern constinit SchedEndHook on_thread_end;
 extern constinit SchedEndHook on_forked;
 // The same: the process's first kernel thread becomes g's M. Before the scheduler runs.
 extern constinit SchedEndHook on_adopted;
+// A G with waits_for set ends a call, still on its M.
+extern constinit SchedEndHook on_call_end;
 
 // Calls on_sched_end on the running thread if something waits for it and may run now.
 inline void RunDeferred() {

@@ -44,6 +44,7 @@ constinit SchedEndHook on_wishes = nullptr;
 constinit SchedEndHook on_thread_end = nullptr;
 constinit SchedEndHook on_forked = nullptr;
 constinit SchedEndHook on_adopted = nullptr;
+constinit SchedEndHook on_call_end = nullptr;
 
 namespace {
 

@@ -254,6 +254,47 @@ static void Waiting(const char* name) {
   Block(SIG_UNBLOCK, SIGRTMIN + 1, SIGTERM);
 }
 
+// Signals come to threads whose wait is just over, while all processors are busy: nothing of them
+// is left for those who do not block the signal.
+static void* TakesMany(void* arg) {
+  const int signal = SIGRTMIN + 1;
+  sigset_t set = SetOf(signal, 0);
+  struct timespec moment = {0, 20000};
+  int taken = 0;
+  while (taken < 200) {
+    taken += (taken % 2 ? sigwaitinfo(&set, NULL) : sigtimedwait(&set, NULL, &moment)) == signal;
+    sched_yield();
+  }
+  CHECK(sigtimedwait(&set, NULL, &moment) == -1 && errno == EAGAIN);
+  return arg;
+}
+static void* Opens(void* arg) {
+  Block(SIG_UNBLOCK, SIGRTMIN + 1, 0);
+  while (!gate) {
+    for (volatile int i = 0; i < 2000; i++) {
+    }
+    sched_yield();
+  }
+  return arg;
+}
+static void LeftBehind(const char* name) {
+  (void)name;
+  gate = 0;
+  pthread_t open[4], t[6];
+  for (int i = 0; i < 4; i++) open[i] = Start(Opens, NULL);
+  Block(SIG_BLOCK, SIGRTMIN + 1, 0);
+  for (int i = 0; i < 6; i++) t[i] = Start(TakesMany, NULL);
+  for (int i = 0; i < 1200; i++) {
+    CHECK_EQ(pthread_kill(t[i % 6], SIGRTMIN + 1), 0);
+    if (i % 3 == 0) sched_yield();
+  }
+  for (int i = 0; i < 6; i++) Join(t[i]);
+  Moment();
+  gate = 1;
+  for (int i = 0; i < 4; i++) Join(open[i]);
+  Block(SIG_UNBLOCK, SIGRTMIN + 1, 0);
+}
+
 // sigsuspend and pause return after a handler; the mask is as before.
 static void* Suspends(void* arg) {
   sigset_t open;
@@ -418,6 +459,7 @@ int main(int argc, char** argv) {
                                {"masks", Masks},
                                {"process", Process},
                                {"waiting", Waiting},
+                               {"left_behind", LeftBehind},
                                {"suspending", Suspending},
                                {"installers", Installers},
                                {"broken_pipes", BrokenPipes}};
