@@ -71,7 +71,7 @@ constinit uint64_t last_stop_ns = 0;
 constinit int stopper_tid = 0;
 constinit bool stopped = false;
 constinit uint64_t stopper_mask = 0;  // its signal mask before the stop
-constinit bool tracking = false;
+constinit bool tracking = false;  // atomic; all that StartTracking does is done
 constinit int workers[kMaxWorkers] = {};  // thread ids, 0: free
 
 uint64_t NowNs() {
@@ -299,7 +299,7 @@ void StopHere() {
 }
 
 StopResult StopTheWorld(uint64_t budget_ns, uint64_t patience_ns) {
-  UNDERGO_CHECK(tracking);
+  UNDERGO_CHECK(LoadRelaxed(&tracking));
   uint64_t start = NowNs();
   last_stop_ns = 0;
   Deadline deadline = {start + budget_ns, start + patience_ns};
@@ -355,8 +355,12 @@ uint32_t ThreadCount() { return LoadRelaxed(&record_count); }
 bool IsStopped() { return stopped; }
 
 void StartTracking() {
-  if (tracking) return;
-  tracking = true;
+  if (LoadAcquire(&tracking)) return;  // pairs: below
+  // Who comes second waits: the scheduler must not put another thread in the place of the main one
+  // before the bounds of its stack are known.
+  SignalsOff off;
+  sync::MutexLock hold(records_lock);
+  if (LoadRelaxed(&tracking)) return;
   if (process_id == 0) process_id = static_cast<int>(plat::Syscall(__NR_getpid));
   PrepareSignals();
   heap::on_busy_end = OnBusyEnd;
@@ -365,11 +369,10 @@ void StartTracking() {
     // A thread that is between its store and its look now is over that long before the first stop.
     undergo_world_stopping |= kNeedFence;
   }
-  SignalsOff off;
-  sync::MutexLock hold(records_lock);
   Record* main = FindRecord(process_id);
   if (main != nullptr && main->own_size != 0) plat::ForEachMapping(FindMainStack, main);
   EnsureHandler();
+  StoreRelease(&tracking, true);  // pairs: above
 }
 
 void RegisterWorker(int tid) {
