@@ -12,7 +12,7 @@
 // every offset. Words at multiples of four are left out of the search: memory that nobody has
 // written yet has old ones, which the mark rightly did not read.
 //
-// The world stands still for it, some 0.5 s for a GiB. Nobody measures a program in this mode, and
+// The world stands still for it, some 0.4 s for a GiB. Nobody measures a program in this mode, and
 // it is over once something was found.
 //
 // Rejected: every offset from the start (nobody would learn that the option is needed), and such a

@@ -70,8 +70,8 @@ constinit uint32_t start_count = 0;  // counts starts of the world; a futex for 
 constinit uint64_t last_stop_ns = 0;
 constinit int stopper_tid = 0;
 constinit bool stopped = false;
-constinit uint64_t stopper_mask = 0;  // its signal mask before the stop
-constinit bool tracking = false;  // atomic; all that StartTracking does is done
+constinit uint64_t stopper_mask = 0;      // its signal mask before the stop
+constinit bool tracking = false;          // atomic; all that StartTracking does is done
 constinit int workers[kMaxWorkers] = {};  // thread ids, 0: free
 
 uint64_t NowNs() {
