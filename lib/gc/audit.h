@@ -17,7 +17,6 @@ struct AuditCounters {
   uint32_t abandoned;   // given up
   uint32_t poisoned;    // objects
   uint32_t uses;        // of objects to which nothing pointed
-  uint32_t odd;         // objects to which only words at odd addresses pointed, when first seen
 };
 
 // Maps the page; without it nothing is counted. At start, on the first thread.

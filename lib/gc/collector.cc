@@ -108,12 +108,11 @@ void Start(const Config& config) {
   collector.limiter.SetProcs(config.procs, static_cast<int64_t>(collector.process_start_ns));
   const char* kernel;
   ChooseScanKernel(&kernel);
-  if (config.unaligned) SetScanOffsets(Offsets::kEvery);
+  if (config.unaligned) ScanEveryByte();
   uint64_t guard;
   asm("movq %%fs:0x30, %0" : "=r"(guard));
   collector.cycle.SetGuard(guard);
   collector.cycle.SetCheckMark(config.check_mark);
-  if (config.mode == heap::ReclaimMode::kPoison) collector.cycle.SearchOddWords();
   collector.cycle.SetBlackHook(OnBlack);
   UpdateTrigger();
   world::EnablePublishing();

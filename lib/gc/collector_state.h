@@ -92,7 +92,6 @@ void TraceScavenger();
 // heap::on_violation.
 void ReportViolation(const heap::HiddenUse& use);
 // At the end of the program, if something was found.
-void SayOdd();
 void SummarizeUses();
 
 }  // namespace undergo::gc

@@ -266,7 +266,6 @@ void RunCycle(uint32_t why) {
     AfterFailure();
   }
   CountCycle(done, condemned);
-  if (done && collector.cycle.times().odd_objects != 0) SayOdd();
   auto end = static_cast<int64_t>(plat::NowNs());
   collector.limiter.StartTransition(false, end, collector.stats.cycles);
   collector.limiter.FinishTransition(end);

@@ -26,7 +26,6 @@ struct CycleTimes {
   uint32_t retries;                     // stops that took too long and were taken back
   uint32_t slices;                      // short stops that scanned written pages
   uint64_t copy_ns;                     // CPU time of the copy of the process
-  uint64_t odd_objects;                 // that only words at odd addresses lead to
 };
 
 enum class Outcome : uint8_t { kDone, kAbandoned };
@@ -75,8 +74,6 @@ class Cycle {
   // Before Run: the last cycle found next to no garbage, or there was none.
   void SetQuiet(bool quiet) { clean_pages_.SetRare(quiet); }
   void SetCheckMark(bool on) { check_mark_ = on; }
-  // Marks end with a search for pointers at odd addresses, until there are some. Before Run.
-  void SearchOddWords() { search_odd_ = true; }
   void StopGang() { gang_.Stop(); }
   // Bytes of its own tables.
   size_t MemorySize() const { return storage_ != nullptr ? sizeof(Storage) : 0; }
@@ -175,8 +172,6 @@ class Cycle {
   void SetFinishing(bool on);
   void SetEnded();
   void CheckMark();
-  // World stopped, or in a copy, all marked: `roots` scans what is neither heap nor stack.
-  void KeepOddlyHeld(void (Cycle::*roots)());
   void LeaveOutDeadStacks();
   static void ReportMissed(uint64_t objects, const char* where);
   void GiveUp();
@@ -222,7 +217,6 @@ class Cycle {
   Addr armed_end_[heap::kRegions] = {};  // of the last mark
   uint64_t armed_by_ = 0;                // tracker_.opened() then
   bool check_mark_ = false;
-  bool search_odd_ = false;
   bool io_uring_ = false;
   uint32_t finishing_ = 0;  // atomic; 1 while threads that allocate should wait; their futex
   uint32_t ended_ = 0;      // atomic; marks that are over; futex of WaitForEnd

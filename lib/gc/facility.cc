@@ -192,7 +192,6 @@ bool Cycle::StoppedMark() {
     MarkRoots();
     marker().Flush();
     DrainTogether();
-    KeepOddlyHeld(&Cycle::MarkRoots);
     done = done && (!pool_.failed() || Fail(pool_.reason()));
   }
   if (done) Flip();

@@ -364,7 +364,6 @@ bool Cycle::FinalStop(bool last, bool* again) {
   while (done && !*again && !marker().Drain(kQuantum)) {
     *again = StopIsLate();
   }
-  if (done && !*again) KeepOddlyHeld(&Cycle::MarkRoots);
   done = done && (!pool_.failed() || Fail(pool_.reason()));
   // Tracking must have worked up to this moment, or writes were missed.
   if (done && !*again) done = tracker_.CanaryHeld() || FailTracking(tracker_.Reason());
@@ -473,8 +472,7 @@ bool Cycle::TrackedMark(ThrottleHook throttle) {
   done = done && ConcurrentMark(throttle) && PreClean(throttle) && FinishInSlices();
   SetFinishing(false);
   SetEnded();
-  // What is known of pages was found out without words at odd addresses.
-  clean_pages_.End(done && !direct_writes_ && times_.odd_objects == 0);
+  clean_pages_.End(done && !direct_writes_);
   // Also what an abandoned cycle armed.
   DisarmAll();
   return done;

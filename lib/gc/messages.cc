@@ -141,17 +141,6 @@ void ReportViolation(const heap::HiddenUse& use) {
   plat::LogWrite(out.text(), out.length());
 }
 
-// Once in a process: from then on they are found as all others.
-void SayOdd() {
-  uint64_t objects = collector.cycle.times().odd_objects;
-  if (Audit() != nullptr) FetchAddRelaxed(&Audit()->odd, static_cast<uint32_t>(objects));
-  char line[256];
-  Fmt out(line, sizeof line);
-  out.Str("undergo: poison: only pointers at odd addresses lead to ").Dec(objects);
-  out.Str(" objects, which are kept; gc=on keeps them with UNDERGO=unaligned=on\n");
-  plat::LogWrite(out.text(), out.length());
-}
-
 void SummarizeUses() {
   uint64_t uses = heap::sweep_counts.hidden_frees;
   if (uses == 0 || !heap::sites_on) return;

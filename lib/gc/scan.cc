@@ -301,8 +301,8 @@ namespace {
 constinit ScanFn kernel = ScanScalar;  // for the offsets that always count
 
 // Few programs need it, and then time matters less than completeness: no vectors.
-size_t ScanOdd(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
-  uint64_t* o = out;
+size_t ScanUnaligned(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
+  uint64_t* o = out + kernel(words, count, target, out);
   auto* bytes = reinterpret_cast<const char*>(words);
   for (size_t i = 0; i + 4 + sizeof(uint64_t) <= count * sizeof(uint64_t); i += 4) {
     for (size_t k = 1; k < 4; ++k) {
@@ -314,16 +314,11 @@ size_t ScanOdd(const uint64_t* words, size_t count, const ScanTarget& target, ui
   return static_cast<size_t>(o - out);
 }
 
-size_t ScanUnaligned(const uint64_t* words, size_t count, const ScanTarget& target, uint64_t* out) {
-  size_t found = kernel(words, count, target, out);
-  return found + ScanOdd(words, count, target, out + found);
-}
-
 }  // namespace
 
-void SetScanOffsets(Offsets offsets) {
-  scan = offsets == Offsets::kAligned ? kernel : offsets == Offsets::kOdd ? ScanOdd : ScanUnaligned;
-  scan_step = offsets == Offsets::kAligned ? 4 : 1;
+void ScanEveryByte() {
+  scan = ScanUnaligned;
+  scan_step = 1;
 }
 
 // ---- choice ----

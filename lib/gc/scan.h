@@ -17,7 +17,7 @@ struct ScanTarget {
 // Stores the addresses in [base, base + size) that the block may contain and returns their number:
 //   - each aligned word with its top 17 bits cleared, which finds plain and tagged pointers,
 //   - each aligned word w demangled as setjmp mangles, rotr(w, 17) ^ guard,
-//   - each word at 4 mod 8, two halves of neighbours, as it is; with Offsets::kEvery, those at all
+//   - each word at 4 mod 8, two halves of neighbours, as it is; after ScanEveryByte, those at all
 //     other offsets, too.
 // The same address may come several times, the order is the kernel's own. `words` is aligned to 8
 // and nothing outside the block is read. `out` needs ScanRoom entries; the kernels use entries
@@ -37,7 +37,7 @@ inline constexpr size_t kScanBlock = 64;
 
 // The kernel in use: ScanScalar until ChooseScanKernel has run.
 extern constinit ScanFn scan;
-// Distance in bytes at which words may begin: 4, or 1 with Offsets::kEvery and kOdd.
+// Distance in bytes at which words may begin: 4, or 1 after ScanEveryByte.
 extern constinit uint32_t scan_step;
 
 // Calls f with the words across the border of two blocks, which the kernel does not see.
@@ -58,13 +58,8 @@ void ForgetScanned();
 // "avx512", "avx2" or "scalar". Call it before any other thread scans.
 void ChooseScanKernel(const char** name);
 
-enum class Offsets : uint8_t {
-  kAligned,  // multiples of four, as after ChooseScanKernel
-  kEvery,
-  kOdd,  // every offset without those (across the border of two blocks all the same)
-};
-// Where words count from now on. After ChooseScanKernel, while no other thread scans.
-void SetScanOffsets(Offsets offsets);
+// From now on words count at every offset. After ChooseScanKernel, before any other thread scans.
+void ScanEveryByte();
 
 // True if the kernel may run here.
 bool HasAvx2();

@@ -368,8 +368,6 @@ void Cycle::MarkCopy() {
   ReadFrozenRoots();
   StoreCounts(report, counts());
   while (!marker().Drain(kQuantum)) StoreCounts(report, counts());
-  KeepOddlyHeld(&Cycle::ReadFrozenRoots);
-  report->odd_objects = times_.odd_objects;
   if (pool_.failed()) return fail(pool_.reason());
   if (check_mark_) {
     uint64_t before = counts().marked_objects;
@@ -425,8 +423,6 @@ bool Cycle::AwaitCopy(ThrottleHook throttle) {
   for (uint32_t i = 0; i < report->slice_count; ++i) heap::blacklist.Add(report->slices[i]);
   times_.stack_bytes = report->stack_bytes;
   times_.globals_bytes = report->globals_bytes;
-  times_.odd_objects = report->odd_objects;
-  if (times_.odd_objects != 0) SetScanOffsets(Offsets::kEvery);
   if (report->missed_objects != 0) ReportMissed(report->missed_objects, "a frozen copy");
   return true;
 }

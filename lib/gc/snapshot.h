@@ -33,7 +33,6 @@ struct SnapshotReport {
   uint64_t globals_bytes;   // scanned
   uint64_t cpu_ns;          // taken by the copy, so far; atomic
   uint64_t missed_objects;  // gccheckmark: found by a second look only
-  uint64_t odd_objects;     // as in CycleTimes
   // Black-listed slices, as many as there is room for.
   static constexpr uint32_t kMaxSlices = 32 * 1024;
   uint32_t slice_count;

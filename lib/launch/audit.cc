@@ -116,11 +116,6 @@ int Judge(const gc::AuditCounters& c, int status) {
         "UNDERGO=unaligned=on finds pointers at odd addresses, UNDERGO=nocollect=MODULE keeps "
         "what a module allocates";
     if (failed) verdict += "; the program " + end;
-  } else if (c.odd != 0) {
-    result = kAuditHidden;
-    verdict = "hidden pointers: only pointers at odd addresses lead to " + Count(c.odd, "object") +
-              "; with UNDERGO=unaligned=on they count";
-    if (failed) verdict += "; the program " + end;
   } else if (failed) {
     result = kAuditFailed;
     verdict =

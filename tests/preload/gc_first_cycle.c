@@ -4,7 +4,7 @@
 // written over that one's.
 // run: env=GOGC=20
 // run: name=report env=GOGC=20 env=UNDERGO=gc=report,log=/dev/null 100
-// run: name=long pace=long env=GOGC=20 2000
+// run: name=long pace=long env=GOGC=20 600
 // timeout: 60
 #include <sys/wait.h>
 

@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // With UNDERGO=unaligned=on pointers count at every byte: in globals, mappings and objects of all
 // kinds, across the borders of the marker's blocks and of pages. Every offset from a word occurs.
-// Without the option every part loses objects, except under gc=poison, which finds such pointers.
+// Without the option every part loses objects.
 // run: env=UNDERGO=unaligned=on
 // run: name=poison env=UNDERGO=unaligned=on,gc=poison
 // run: name=checked env=UNDERGO=unaligned=on env=GODEBUG=gccheckmark=1
 // run: name=snapshot env=UNDERGO=unaligned=on,gc=poison,tracking=snapshot
 // run: name=stop env=UNDERGO=unaligned=on,gc=poison,tracking=stop
-// run: name=found env=UNDERGO=gc=poison stderr=odd addresses lead to
-// run: name=found_mapping env=UNDERGO=gc=poison mapping stderr=odd addresses lead to
-// run: name=found_large env=UNDERGO=gc=poison large stderr=odd addresses lead to
-// run: name=found_objects env=UNDERGO=gc=poison objects stderr=odd addresses lead to
-// run: name=found_late env=UNDERGO=gc=poison stored-later stderr=odd addresses lead to
-// run: name=found_copy env=UNDERGO=gc=poison,tracking=snapshot stderr=odd addresses lead to
-// run: name=found_objects_copy env=UNDERGO=gc=poison,tracking=snapshot objects stderr=odd addresses
-// run: name=found_stop env=UNDERGO=gc=poison,tracking=stop stderr=odd addresses lead to
-// run: name=found_checked env=UNDERGO=gc=poison env=GODEBUG=gccheckmark=1 stderr=odd addresses
 // timeout: 120
 #include <sys/mman.h>
 

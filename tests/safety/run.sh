@@ -86,10 +86,6 @@ expect audit-verdict 1 '^undergo: audit: hidden pointers: [0-9]+ uses' \
   "$undergo" --gogc=50 audit --godebug=gccheckmark=1 "$program" freed
 expect audit-counts-children 1 '^undergo: audit: hidden pointers: 1 use of .*\([23] processes' \
   "$undergo" audit sh -c "$program small & exit 0"
-expect audit-odd 1 '^undergo: audit: hidden pointers: only pointers at odd addresses lead to [0-9]+ obj' \
-  "$undergo" audit "$programs/gc_unaligned" objects
-expect audit-unaligned 0 '^undergo: audit: passed: ' \
-  "$undergo" --unaligned=on audit "$programs/gc_unaligned" objects
 expect audit-too-small 3 '^undergo: audit: no verdict: the heap was too small' \
   "$undergo" audit /bin/true
 expect audit-own-malloc 3 '^undergo: audit: no verdict: no process could be collected' \

@@ -268,12 +268,11 @@ Test(scan, bytewise) {
   }
 }
 
-// Random bytes with pointers at random offsets.
-static void TestOffsets(Offsets offsets) {
+Test(scan, every_byte) {
   std::mt19937_64 random(4);
   Fenced memory;
   ChooseScanKernel(nullptr);
-  SetScanOffsets(offsets);
+  ScanEveryByte();
   for (const ScanTarget& t : kTargets) {
     for (size_t count = 0; count <= 70; count++) {
       uint64_t* words = memory.EndLess(count);
@@ -283,8 +282,7 @@ static void TestOffsets(Offsets offsets) {
         uint64_t p = t.base + random() % t.size;
         memcpy(bytes + random() % (count * 8 - 7), &p, sizeof p);
       }
-      std::vector<uint64_t> expected, out(ScanRoom(count));
-      if (offsets == Offsets::kEvery) expected = Expected(words, count, t);
+      std::vector<uint64_t> expected = Expected(words, count, t), out(ScanRoom(count));
       for (size_t i = 0; i + 8 <= count * 8; i++) {
         uint64_t w;
         memcpy(&w, bytes + i, sizeof w);
@@ -297,19 +295,13 @@ static void TestOffsets(Offsets offsets) {
                 expected.size());
     }
   }
-}
-
-Test(scan, odd_bytes) { TestOffsets(Offsets::kOdd); }
-
-Test(scan, every_byte) {
-  TestOffsets(Offsets::kEvery);
   // The bytes before and after the border are numbered: the lowest byte of a word tells its offset.
   static const uint8_t around[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   std::vector<uint64_t> offsets;
   auto look = [&](uint64_t word) { offsets.push_back(word & 0xff); };
   ForEachAcross(reinterpret_cast<Addr>(around + 8), look);
   cr_expect(offsets == std::vector<uint64_t>({7, 6, 5, 4, 3, 2, 1}));
-  SetScanOffsets(Offsets::kAligned);
+  ChooseScanKernel(nullptr);
   offsets.clear();
   ForEachAcross(reinterpret_cast<Addr>(around + 8), look);
   cr_expect(offsets == std::vector<uint64_t>({4}));
