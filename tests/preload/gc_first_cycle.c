@@ -4,8 +4,8 @@
 // written over that one's.
 // run: env=GOGC=20
 // run: name=report env=GOGC=20 env=UNDERGO=gc=report,log=/dev/null 100
-// run: name=long pace=long env=GOGC=20 600
-// timeout: 60
+// run: name=long pace=long env=GOGC=20 500
+// timeout: 120
 #include <sys/wait.h>
 
 #include "pthreads.h"
