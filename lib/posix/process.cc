@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process-wide events that the heap must know: fork, thread exit, limits and
-// locks of the address space.
+// Process-wide events that the heap must know: fork, thread exit, limits and locks of the address
+// space.
 #include <limits.h>
 #include <pthread.h>
 #include <sys/mman.h>

@@ -293,9 +293,8 @@ bool QueueFor(G* g, int sig, const siginfo_t& info, bool any) {
   bool again = sig < kFirstRealTime && (LoadRelaxed(&g->pending) & Bit(sig)) != 0;
   bool queued = Enqueue(g, sig, info, any);
   // One in sigwait waits in the kernel, for what it blocks.
-  if ((g->waits_for & Bit(sig)) != 0 && !again) {
-    g->wait_pokes += SendReal(g->m->tid, sig, PokeInfo(sig)) == 0 ? 1 : 0;
-  }
+  bool waits = (g->waits_for & Bit(sig)) != 0;
+  if (waits && !again && SendReal(g->m->tid, sig, PokeInfo(sig)) == 0) ++g->wait_pokes;
   return queued;
 }
 

@@ -36,7 +36,7 @@ int WaitOnG(G* g, const sigset_t* set, siginfo_t* info, const struct timespec* t
       if (sig != 0) return sig;
       info->si_code = 0;
       g->wait_info = info;
-      g->waits_for = word;
+      StoreRelaxed(&g->waits_for, word);
     }
     int sig = plain::sigtimedwait(set, info, t);
     EndSignalWait(g);  // of a pinned thread: its call has no end in the scheduler
